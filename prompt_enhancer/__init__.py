@@ -1,0 +1,1 @@
+"""Idea in, prompt out: knows no torch, no Gradio and no engine."""
