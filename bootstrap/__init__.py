@@ -1,0 +1,9 @@
+"""Makes the environment and starts commands in it. Standard library only: it runs before anything is installed.
+
+front.py     command line: which command, is the environment good, hand over
+setup.py     builds the environment beside the old one, checks it, swaps it in
+store.py     where environments lie on disk, their stamps, the lock between two set-ups
+installer.py runs pip or uv and reports how far they are
+backend.py   which build of torch fits this machine's graphics cards
+smoke.py     runs inside a new environment: does it really work?
+"""

@@ -1,0 +1,144 @@
+"""Which build of torch fits the graphics cards of this machine.
+
+The table follows PyTorch's own support matrix for the 2.12 to 2.14 releases: builds for CUDA 12.6 (Maxwell to
+Hopper) and CUDA 13.0 (Turing to Blackwell) exist, one for CUDA 12.8 no longer does.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+CPU = "cpu"
+DEFAULT = "default"  # whatever the configured package index gives for the plain pin
+QUERY = ("--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA card as the driver describes it.
+
+    Attributes:
+        name: as sold.
+        driver: major version of the installed driver.
+        capability: CUDA compute capability, (major, minor).
+        memory_mb: MiB on the card, 0 where the driver does not say.
+    """
+
+    name: str
+    driver: int
+    capability: tuple[int, int]
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """A published build of torch and what it runs on; both capabilities are inclusive."""
+
+    tag: str
+    min_driver: int
+    lowest: tuple[int, int]
+    highest: tuple[int, int]
+
+
+# In order of preference.
+BUILDS = (
+    Build("cu130", min_driver=580, lowest=(7, 5), highest=(12, 9)),
+    Build("cu126", min_driver=525, lowest=(5, 0), highest=(9, 0)),
+)
+TAGS = (CPU, DEFAULT, *(build.tag for build in BUILDS))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The build to install, why, and what the user could do to get a better one (empty when nothing)."""
+
+    tag: str
+    reason: str
+    advice: str = ""
+
+
+def parse_smi(text: str) -> list[Gpu]:
+    """The cards in nvidia-smi's CSV answer. Lines that do not make sense are skipped, never an error."""
+    gpus = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.rsplit(",", 3)]
+        if len(fields) != 4:
+            continue
+        name, driver, capability, memory = fields
+        try:
+            major, minor = (int(part) for part in capability.split("."))
+            gpus.append(Gpu(name, int(driver.split(".")[0]), (major, minor), _mebibytes(memory)))
+        except ValueError:
+            continue
+    return gpus
+
+
+def _mebibytes(text: str) -> int:
+    number = text.split(" ")[0]
+    return int(number) if number.isdigit() else 0  # some cards with shared memory answer "[N/A]"
+
+
+def choose(gpus: list[Gpu], system: str) -> Choice:
+    """The build of torch for these cards.
+
+    Args:
+        gpus: from `parse_smi`; may be empty.
+        system: `platform.system()`: "Linux", "Windows" or "Darwin".
+    """
+    if system == "Darwin":
+        return Choice(DEFAULT, "macOS: PyTorch's one build for it")
+    if not gpus:
+        return Choice(CPU, "no NVIDIA card found")
+    best = max(gpus, key=lambda gpu: (gpu.capability, gpu.memory_mb))
+    able = [build for build in BUILDS if best.driver >= build.min_driver]
+    for wanted in (gpus, [best]):  # a build that serves every card if there is one, else one for the best card
+        for build in able:
+            if all(build.lowest <= gpu.capability <= build.highest for gpu in wanted):
+                return Choice(build.tag, _describe(best, len(gpus)))
+    fitting = [build for build in BUILDS if build.lowest <= best.capability <= build.highest]
+    if fitting:
+        needed = min(build.min_driver for build in fitting)
+        advice = f"update the NVIDIA driver to {needed} or newer, then run: python launch.py setup"
+        return Choice(CPU, f"driver {best.driver} is too old for {best.name}", advice)
+    return Choice(CPU, f"no build of torch supports {best.name} (compute capability {_dotted(best)})")
+
+
+def _describe(gpu: Gpu, count: int) -> str:
+    others = f" and {count - 1} more" if count > 1 else ""
+    return f"{gpu.name}{others}, compute capability {_dotted(gpu)}, driver {gpu.driver}"
+
+
+def _dotted(gpu: Gpu) -> str:
+    return ".".join(map(str, gpu.capability))
+
+
+def detect() -> Choice:
+    """Ask the driver and choose. `MOVA_BACKEND` overrules (ValueError when it names no known build)."""
+    forced = os.environ.get("MOVA_BACKEND", "")
+    if forced:
+        if forced not in TAGS:
+            raise ValueError(f"MOVA_BACKEND is {forced!r}; it can be one of: {', '.join(TAGS)}")
+        return Choice(forced, "set by MOVA_BACKEND")
+    return choose(parse_smi(_ask_driver()), platform.system())
+
+
+def _ask_driver() -> str:
+    places = [
+        shutil.which("nvidia-smi"),
+        "/usr/lib/wsl/lib/nvidia-smi",
+        os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvidia-smi.exe"),
+    ]
+    for place in places:
+        if place and Path(place).is_file():
+            try:
+                done = subprocess.run([place, *QUERY], capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+            except (OSError, subprocess.TimeoutExpired):
+                continue  # a driver that hangs or cannot start is as good as none
+            if done.returncode == 0:
+                return done.stdout.decode("utf-8", errors="replace")
+    return ""

@@ -1,0 +1,128 @@
+"""The command line of launch.py: which command is wanted, is the environment good, hand over to it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bootstrap import store
+from bootstrap.installer import SetupError, clean_environment
+from bootstrap.setup import ensure
+from bootstrap.store import Layout
+
+ROOT = Path(__file__).resolve().parent.parent
+Command = tuple[str | None, str | None, str, str]
+STUDIO: Command = ("app.studio", "studio", "here", "the studio")
+
+
+def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path = ROOT) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        commands: the table in launch.py.
+        argv: without the program's name.
+        root: the project's folder.
+
+    Returns:
+        the command's own exit code; 1 if set-up failed, 2 for a command that does not exist, 130 after Ctrl-C.
+        Where the system can replace a process by another (not on Windows), it does not return after hand-over.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a name that this terminal cannot show must not stop set-up
+    if argv and argv[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage(commands))
+        return 0
+    if not argv or argv[0].startswith("-"):
+        name, rest, command = "studio", list(argv), STUDIO
+    elif argv[0] in commands:
+        name, rest, command = argv[0], list(argv[1:]), commands[argv[0]]
+    else:
+        near = difflib.get_close_matches(argv[0], list(commands), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "python launch.py --help lists the commands."
+        return _complain(f"There is no command {argv[0]!r}; {hint}", 2)
+
+    module, group, place, _ = command
+    layout = Layout(root)
+    present = module is None or _exists(module, root)
+    if not present and name != "studio":
+        return _complain(f"{name!r} is not part of this version.", 2)
+    groups = ("base", group) if group and layout.lock_file(group).is_file() else ("base",)
+    try:
+        ensure(layout, groups, check=module is None)
+    except KeyboardInterrupt:
+        return _complain("\nSet-up was interrupted; nothing was changed. Start again to continue.", 130)
+    except SetupError as error:
+        return _complain(f"\nSet-up failed; nothing was changed. {error}", 1)
+    except OSError as error:
+        return _complain(f"\nSet-up failed; nothing was changed. {error}", 1)
+    if not present:
+        sys.stdout.write(
+            'The studio is not part of this version. To make a clip: python launch.py generate --prompt "..."\n'
+        )
+        return 0
+    if module is None:
+        return 0
+    return hand_over(layout, module, rest, root if place == "root" else None)
+
+
+def usage(commands: Mapping[str, Command]) -> str:
+    """What `--help` shows."""
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {command[3]}" for name, command in commands.items()]
+    return "\n".join(
+        [
+            "usage: python launch.py [command] [its options]",
+            "",
+            "Without a command it starts the studio. The first start sets up what is needed (.venv in this folder).",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "python launch.py COMMAND --help tells about one of them.",
+            "",
+            "environment variables:",
+            "  MOVA_BACKEND      build of torch: cpu, cu126, cu130, default (chosen from the graphics card if not set)",
+            "  MOVA_TORCH_INDEX  a mirror of PyTorch's package index",
+            "  MOVA_NO_UV        set to 1 to install with pip even where uv is present",
+            "",
+        ]
+    )
+
+
+def hand_over(layout: Layout, module: str, arguments: Sequence[str], folder: Path | None) -> int:
+    """Run a module in the environment, in place of this process where the system can do that.
+
+    The project's folder is on the module path; the folder the user stands in is not (`-P`), so a file of theirs
+    named like one of ours cannot get in between.
+    """
+    python = str(store.python_in(layout.env))
+    command = [python, "-P", "-m", module, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name in clean_environment()}
+    environment["PYTHONPATH"] = str(layout.root)
+    environment["PYTHONNOUSERSITE"] = "1"
+    if os.name != "nt":
+        if folder:
+            os.chdir(folder)
+        os.execve(python, command, environment)  # noqa: S606  (no shell is what we want)
+    environment["PYTHONUTF8"] = "1"  # prompts and file names in any language, whatever the console's code page
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command; we wait and pass its answer on
+    return subprocess.call(command, env=environment, cwd=folder)
+
+
+def _exists(module: str, root: Path) -> bool:
+    """Whether a module of ours is there; third-party ones are taken for granted."""
+    path = root.joinpath(*module.split("."))
+    if not path.parent.is_dir() or path.parent == root:
+        return "." not in module
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(text + "\n")
+    return code

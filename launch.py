@@ -1,0 +1,33 @@
+"""The one entry point: sets up whatever is missing, then starts what was asked for.
+
+    python launch.py                    the studio
+    python launch.py generate --help    one of the commands in the table below
+    python launch.py --help             all of them
+
+Standard library only. This file must stay readable to very old Pythons (no annotations, no f-strings), because
+its first duty is to tell their users, in one line, which Python is needed. The work is done in bootstrap/.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  (told to old Pythons)
+    message = "MOVA Studio needs Python 3.11 or newer; this is Python {}.{} ({}). "
+    message += "Get a newer one from python.org and start launch.py with it."
+    sys.exit(message.format(sys.version_info[0], sys.version_info[1], sys.executable))
+
+# name: (module to run, requirement group beyond the base, folder to run in, one line of help).
+# A new command is a new line here; `python -m MODULE` must work in the finished environment.
+# The folder is "here" (relative paths mean what the user means) or "root" (the project's own folder).
+COMMANDS = {
+    "generate": ("engine.cli", None, "here", "make one clip from a prompt and a picture"),
+    "train": ("engine.training.cli", None, "here", "train or adapt a model on your own clips"),
+    "evaluate": ("engine.evaluation.cli", None, "here", "score clips: picture, sound, and how well they agree"),
+    "doctor": ("engine.doctor", None, "here", "say what this machine can do and what is wrong (--json)"),
+    "test": ("pytest", "test", "root", "run all tests; takes pytest's own arguments"),
+    "setup": (None, None, "root", "check the environment and repair or rebuild it"),
+}
+
+if __name__ == "__main__":
+    from bootstrap.front import main
+
+    sys.exit(main(COMMANDS, sys.argv[1:]))
