@@ -4,11 +4,12 @@
     draw.py      a canvas for flat animated illustration
     scenes.py    render_frames: the picture of each family
     synth.py     render_audio: the sound of each family
-    captions.py  caption, parse_caption, vocabulary: the words for it
+    captions.py  caption, parse_caption, vocabulary: the words for it, made from the lists in words.py
 
 Everything is drawn at any size and rate and is the same for the same ``ClipSpec``, bit for bit on one machine.
 """
 
+from engine.training.demo_world.captions import Promise, caption, parse_caption, vocabulary
 from engine.training.demo_world.clip import (
     BACKGROUNDS,
     COLOURS,
@@ -33,8 +34,12 @@ __all__ = [
     "TEMPI",
     "VOICES",
     "ClipSpec",
+    "Promise",
+    "caption",
     "event_times",
+    "parse_caption",
     "render_audio",
     "render_frames",
     "sample_spec",
+    "vocabulary",
 ]

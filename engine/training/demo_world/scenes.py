@@ -68,7 +68,7 @@ class Clock:
         return np.exp2(-self.since / seconds)
 
     def held(self, seconds: float | Array, fall: float = 0.06) -> Array:
-        """1 for ``seconds`` (one number, or one a frame) after an event, then down to 0 within ``fall``; 0 before the first."""
+        """1 for ``seconds`` (one number, or one a frame) after an event, then 0 within ``fall``; 0 before the first."""
         return np.clip(1.0 + (seconds - self.since) / fall, 0.0, 1.0)
 
     def nearing(self, seconds: float) -> Array:
@@ -171,7 +171,9 @@ def _lamp(canvas: Canvas, clock: Clock, spec: ClipSpec, at: float) -> None:
     glow = 0.5 * (top + bottom)
     canvas.paint(circle(at, glow, 0.78 * scale), (255, 244, 190), opacity=moving(0.72 * lit), soft=0.75)
     stand = union(capsule(at, bottom, at, foot - 0.08, 0.065), box(at, foot - 0.05, 0.32 * scale, 0.07, 0.06))
-    canvas.paint(stand, INK, box=(at - 0.4, bottom - 0.1, at + 0.4, foot + 0.1))
+    canvas.paint(
+        stand, STEEL if spec.background == "night" else INK, box=(at - 0.4, bottom - 0.1, at + 0.4, foot + 0.1)
+    )
     shade = trapezoid(at, top, bottom, 0.34 * scale, 0.60 * scale)
     span = (at - 0.66, top - 0.05, at + 0.66, bottom + 0.15)
     colour = mix(darker(main, 0.12), lighter(main, 0.12), lit)
