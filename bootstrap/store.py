@@ -81,13 +81,15 @@ class Layout:
 
     def sides(self) -> list[Path]:
         """Folders of ours beside `.venv`: unfinished ones, and former ones that a killed swap left."""
-        return [path for path in self.root.glob(".v???") if (path / MARK).is_file()]
+        return [path for path in self.root.glob(".v???") if path != self.env and (path / MARK).is_file()]
 
     def new_side(self) -> Path:
         """A fresh, empty folder that git ignores, to build an environment in."""
         while True:
             letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
             path = self.root / f".v{letters}"
+            if path == self.env:
+                continue
             try:
                 path.mkdir()
             except FileExistsError:
