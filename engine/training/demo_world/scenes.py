@@ -89,6 +89,11 @@ def darker(colour: Colour, share: float) -> Array:
     return mix(colour, (16, 14, 40), share)
 
 
+def _lit(name: str) -> Array:
+    """The main colour lit up; white, which cannot get brighter, turns golden."""
+    return mix(PAINT[name], (255, 206, 70), 1.0) if name == "white" else mix(PAINT[name], (255, 252, 224), 0.72)
+
+
 def render_frames(spec: ClipSpec, width: int = 96, height: int = 96, fps: float = 24.0, frames: int = 49) -> Array:
     """The clip's picture, (frames, height, width, 3) uint8."""
     if frames < 1 or fps <= 0:
@@ -147,9 +152,9 @@ def _ball(canvas: Canvas, clock: Clock, spec: ClipSpec, at: float) -> None:
     _shadow(canvas, at, moving(radius * (0.55 + 0.5 * near)), moving(0.16 + 0.34 * near), y=0.83)
     wave = np.clip(clock.since / 0.22, 0.0, 1.0)
     canvas.paint(  # a puff of dust runs outwards from the impact
-        ring(ellipse(at, 0.83, moving(radius + 0.45 * wave), moving(0.10 + 0.06 * wave)), 0.08),
+        ring(ellipse(at, 0.83, moving(radius + 0.45 * wave), moving(0.10 + 0.06 * wave)), 0.11),
         IVORY,
-        opacity=moving(0.85 * (1.0 - wave) * (clock.index > 0)),
+        opacity=moving(0.95 * (1.0 - wave) * (clock.index > 0)),
         box=(-1.0, 0.55, 1.0, 1.0),
     )
     bx, by = moving(rx), moving(ry)
@@ -217,7 +222,7 @@ def _bell(canvas: Canvas, clock: Clock, spec: ClipSpec, at: float) -> None:
         ellipse(at - 0.07 * scale, hang + 0.57 * scale, 0.29 * scale, 0.40 * scale),
         trapezoid(at - 0.07 * scale, hang + 0.52 * scale, mouth - 0.08 * scale, 0.28 * scale, 0.40 * scale),
     )
-    canvas.paint(swing(union(front, lip)), mix(main, lighter(main, 0.45), clock.fading(0.05)), box=span)
+    canvas.paint(swing(union(front, lip)), mix(main, _lit(spec.colour), clock.fading(0.07)), box=span)
     wave = np.clip(clock.since / 0.20, 0.0, 1.0)
     cx = moving(at - side * reach * np.sin(0.40))  # where the mouth of the bell stands at the turn
     cy = hang + reach * float(np.cos(0.40))
@@ -279,6 +284,7 @@ def _drop(canvas: Canvas, clock: Clock, spec: ClipSpec, at: float) -> None:
     fall = 0.26  # s from the tap to the pool
     wave = np.clip(clock.since / 0.42, 0.0, 1.0)
     seen = (clock.index > 0) * (1.0 - wave)
+    canvas.paint(pool, _lit(spec.colour), opacity=moving(0.8 * clock.fading(0.06)))  # the surface catches the light
     water = (-9.0, level - 0.4, 9.0, 9.0)
     for lag, width in ((0.0, 0.13), (0.35, 0.10)):
         grown = np.clip(wave * 1.25 - lag, 0.0, 1.0)
@@ -358,7 +364,7 @@ def _piano(canvas: Canvas, clock: Clock, spec: ClipSpec, at: float) -> None:
     canvas.paint(case, (74, 52, 60) if spec.background == "night" else (52, 40, 56))
     canvas.paint(both(case, box(at, top + 0.10, 2.0, 0.16 * scale)), WOOD)
     canvas.animate(len(clock.time))
-    lit = (255, 206, 70) if spec.colour == "white" else mix(main, (255, 252, 224), 0.78)
+    lit = _lit(spec.colour)
     keys = key_order(spec, len(clock.beats))[clock.index]
     down = clock.held(hold_seconds(clock.gap)) * np.clip(clock.since / 0.03 + 0.5, 0.0, 1.0)
     for key in range(3):
