@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,19 @@ def test_setup_repairs_a_damaged_environment(ready: Project) -> None:
     assert not ready.works()
     done = ready.start("setup")
     assert done.returncode == 0, done.stderr
+    assert ready.works()
+
+
+def test_addition_that_was_killed(ready: Project) -> None:
+    """Half an added group: what was there before goes on working at once; the group's command rebuilds."""
+    stamp = store.read_stamp(ready.layout.env)
+    assert stamp is not None
+    store.write_stamp(ready.layout.env, replace(stamp, groups={"base": stamp.groups["base"]}))
+    (ready.layout.env / store.ADDING).touch()
+    assert ready.start("generate").stderr == ""
+    done = ready.start("test")
+    assert done.returncode == 0, done.stderr
+    assert "[6/6]" in done.stderr
     assert ready.works()
 
 
