@@ -95,7 +95,7 @@ def test_the_picture_jerks_at_the_events(family: str) -> None:
         for time in event_times(spec, FRAMES / FPS):
             first = int(np.ceil(time * FPS))  # the first frame that shows it
             near[max(0, first - 2) : first + 1] = True
-        assert jerk[near].mean() > 1.4 * jerk[~near].mean()
+        assert jerk[near].mean() > 1.2 * jerk[~near].mean()
 
 
 def test_large_and_small_sound_differ_and_loudness_does_not() -> None:

@@ -337,7 +337,7 @@ def _mouth(canvas: Canvas, clock: Clock, spec: ClipSpec, at: float) -> None:
         canvas.paint(circle(*eye, 0.19 * scale), (255, 255, 255))
         canvas.paint(circle(eye[0] + 0.03, eye[1] + 0.03, 0.11 * scale), INK)
     canvas.animate(len(clock.time))
-    width, height = {"ah": (0.36, 0.36), "oo": (0.21, 0.25), "ee": (0.52, 0.19)}[spec.voice]
+    width, height = {"ah": (0.36, 0.36), "oo": (0.21, 0.25), "ee": (0.52, 0.24)}[spec.voice]
     rise = np.clip(clock.since / 0.05 + 0.35, 0.0, 1.0)
     open_ = clock.held(hold_seconds(clock.gap), fall=0.09) * rise
     rx = moving(0.34 + (width - 0.34) * open_) * scale

@@ -1,0 +1,154 @@
+"""``python launch.py evaluate``: make clips with a model, judge them, show the figures.
+
+    python launch.py evaluate --model demo
+    python launch.py evaluate --model demo --mode text image --clips 300
+    python launch.py evaluate --model demo --mode sound picture --families ball drop
+    python launch.py evaluate --model demo --bridge 0        the bridge between sound and picture off
+    python launch.py evaluate --model rendered               the judges on ground truth
+
+Prints a table for each mode and writes scores-MODE.json and sheet-MODE.png into the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import MovaError
+from engine.evaluation.runs import MODES, Options, Trial, given_trials, held_out_trials, make_clips, rendered_clips
+from engine.evaluation.scores import Clip, score_clips, table, to_json
+from engine.evaluation.sheet import contact_sheet
+from engine.training.demo_world import FAMILIES
+
+BUNDLED = Path(__file__).parents[2] / "assets" / "models"
+RENDERED = "rendered"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="launch.py evaluate", description="Score clips that a model makes.")
+    parser.add_argument("--model", default="demo", help=f"name of a bundled model, a folder, or {RENDERED!r}")
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=["text"], help="what the model is given")
+    parser.add_argument("--clips", type=int, default=48, help="clips in each mode")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument(
+        "--prompts", type=Path, help="a text file with a caption on each line, instead of held-out ones"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="clips for each line of --prompts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--height", type=int, default=96)
+    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--frames", type=int, default=49)
+    parser.add_argument("--fps", type=float, default=24.0)
+    parser.add_argument("--steps", type=int, help="denoising steps")
+    parser.add_argument("--guidance", type=float, help="text guidance")
+    parser.add_argument("--bridge", type=float, default=1.0, help="strength of the bridge both ways; 0 is off")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for scores and sheets")
+    parser.add_argument("--sheet", type=int, default=12, help="clips on each contact sheet")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = build_parser().parse_args(arguments)
+    try:
+        evaluate(options)
+    except (MovaError, ValueError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Every mode in turn: clips, table, JSON and sheet."""
+    trials = _trials(options)
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    pipe = None if options.model == RENDERED else _pipeline(options.model)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for mode in options.mode:
+        settings = Options(
+            mode=mode,
+            height=options.height,
+            width=options.width,
+            frames=options.frames,
+            fps=options.fps,
+            steps=options.steps,
+            guidance=options.guidance,
+            bridge=options.bridge,
+        )
+        began = time.monotonic()
+        made: Iterable[Clip]
+        made = rendered_clips(trials, settings) if pipe is None else make_clips(pipe, trials, settings, _count(trials))
+        clips = list(made)
+        seconds = time.monotonic() - began
+        scores = score_clips(clips)
+        name = mode if options.bridge == 1.0 else f"{mode}-bridge-{options.bridge:g}"
+        about = {"model": options.model, **vars(settings), "seconds_per_clip": round(seconds / len(clips), 2)}
+        _write(options.out / f"scores-{name}.json", to_json(scores, **about).encode())
+        spread = _spread(len(clips), options.sheet)
+        sheet = contact_sheet([clips[i] for i in spread], [scores.clips[i] for i in spread])
+        sheet.save(options.out / f"sheet-{name}.png", optimize=True)
+        print(f"\n{options.model}, {name}: {len(clips)} clips, {seconds / len(clips):.2f} s each")
+        print(table(scores))
+    print(f"\nwritten to {options.out}")
+
+
+def _trials(options: argparse.Namespace) -> list[Trial]:
+    if options.clips < 1 or options.seeds < 1:
+        raise ValueError("at least one clip and one seed are needed")
+    if options.prompts is None:
+        return held_out_trials(options.clips, options.seed, options.families)
+    lines = [line.strip() for line in options.prompts.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise ValueError(f"{options.prompts} holds no caption")
+    return given_trials(lines, options.seeds, options.seed)
+
+
+def _pipeline(model: str) -> Any:
+    import torch
+
+    from engine import MovaPipeline
+
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = BUNDLED / model
+    if not folder.is_dir():
+        known = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
+        raise ValueError(f"{model!r} is no folder and no bundled model; there are: {', '.join(known) or 'none'}")
+    return MovaPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def _count(trials: list[Trial]) -> Callable[[int], None] | None:
+    """A counter on the terminal, and nothing where output goes to a file."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int) -> None:
+        print(f"\rclip {done} of {len(trials)}", end="" if done < len(trials) else "\n", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Evenly chosen rows for the sheet, so that all families are on it."""
+    return sorted({int(step * count / min(count, most)) for step in range(min(count, most))})
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of the file or nothing of it."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
