@@ -114,16 +114,16 @@ def _trials(options: argparse.Namespace) -> list[Trial]:
 
 
 def _pipeline(model: str) -> Any:
-    import torch
-
-    from engine import MovaPipeline
-
     folder = Path(model)
     if not folder.is_dir():
         folder = BUNDLED / model
     if not folder.is_dir():
         known = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
         raise ValueError(f"{model!r} is no folder and no bundled model; there are: {', '.join(known) or 'none'}")
+    import torch  # late, like the pipeline: a wrong name is told at once
+
+    from engine import MovaPipeline
+
     return MovaPipeline.from_pretrained(folder, torch_dtype=torch.float32)
 
 
