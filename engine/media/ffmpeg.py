@@ -90,7 +90,12 @@ def run(
     output = _Collector(process.stdout, max_output, process)
     complaints = _Tail(process.stderr)
     expired = threading.Event()
-    watchdog = threading.Timer(timeout, lambda: (expired.set(), process.kill()))
+
+    def expire() -> None:
+        expired.set()
+        process.kill()
+
+    watchdog = threading.Timer(timeout, expire)
     watchdog.daemon = True
     watchdog.start()
     try:

@@ -120,9 +120,7 @@ def _grey_to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def fit_image(
-    image: Image.Image, width: int, height: int, crop: tuple[float, float] | None = None
-) -> Image.Image:
+def fit_image(image: Image.Image, width: int, height: int, crop: tuple[float, float] | None = None) -> Image.Image:
     """Scale `image` to cover `width` x `height` and cut it to exactly that size.
 
     Bicubic with antialiasing. An image of that size already comes back bit-exact.
@@ -176,11 +174,10 @@ def thumbnail(picture: np.ndarray | Image.Image, size: int = 320, *, kind: str =
     if kind not in ("JPEG", "WEBP"):
         raise ValueError(f"kind must be JPEG or WEBP, not {kind}")
     if isinstance(picture, np.ndarray):
-        if picture.ndim == 4:
-            picture = picture[len(picture) // 2]
-        if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
-            raise ValueError(f"expected uint8 of shape (H, W, 3), not {picture.dtype} of {picture.shape}")
-        picture = Image.fromarray(np.ascontiguousarray(picture))
+        frame: np.ndarray = picture[len(picture) // 2] if picture.ndim == 4 else picture
+        if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"expected uint8 of shape (H, W, 3), not {frame.dtype} of {frame.shape}")
+        picture = Image.fromarray(np.ascontiguousarray(frame))
     small = picture.convert("RGB")
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -148,7 +148,7 @@ def loudness(samples: np.ndarray, rate: int) -> Loudness:
             *("-f", "f32le", "-ar", str(rate), "-ac", str(wave.shape[1]), "-i", "pipe:0"),
             *("-af", "ebur128=peak=true:framelog=quiet:metadata=1,ametadata=print:file=-", "-f", "null", "-"),
         ],
-        feed=[memoryview(padded).cast("B")],
+        feed=[padded.tobytes()],
         timeout=60 + len(wave) / rate,
         what="cannot measure loudness",
     ).decode("ascii", "replace")

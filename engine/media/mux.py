@@ -8,7 +8,6 @@ mended inside the file.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -29,6 +28,10 @@ from engine.media.publish import atomic_file, check_target, why
 log = logging.getLogger(__name__)
 
 CRF = 16  # visually lossless for H.264
+TO_BT709 = (  # RGB to what players assume for video, with the tags that say so
+    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+    "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+)
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_BITRATE = 192_000
 AAC_BITS_PER_SAMPLE = 6  # an AAC frame holds at most 6144 bits a channel for 1024 samples
@@ -74,8 +77,8 @@ def write_clip(
 ) -> ClipFile:
     """Write an mp4 (H.264 yuv420p bt709, AAC, faststart) that appears whole and verified, or not at all.
 
-    The file is decoded again before it takes its place: both streams, the frame count, both lengths and the peak are
-    checked. The sound is scaled down as a whole where needed so that no decoded sample reaches full scale.
+    The file is decoded again before it takes its place: both streams, the frame count and both lengths are checked.
+    The sound is scaled down as a whole where needed so that no decoded sample reaches full scale.
 
     Args:
         path: where the mp4 goes; an older file there is replaced. The sidecar is the same name with ``.json``.
@@ -101,17 +104,23 @@ def write_clip(
         check_target(beside)
     wave, rate = _aac_ready(wave, sample_rate)
     gain, wave = safe_level(wave, rate)
-    with contextlib.ExitStack() as stack:
-        # Entered first, published last: the mp4 appears once its sidecar is in place.
-        part = stack.enter_context(atomic_file(target))
-        try:
-            with tempfile.TemporaryDirectory(prefix="mova-") as folder:
-                _encode(part, Path(folder), target.name, frames, wave, fps, rate, text)
-        except OSError as error:  # the folder for temporary files is full or gone
-            raise OutputError(f"cannot write {target.name}: {why(error)} (temporary files)") from error
-        _verify(part, target.name, len(frames), fps, len(wave), rate)
-        if beside is not None:
-            _write_sidecar(beside, settings, stack)
+    described = False
+    try:
+        with atomic_file(target) as part:
+            try:
+                with tempfile.TemporaryDirectory(prefix="mova-") as folder:
+                    _encode(part, Path(folder), target.name, frames, wave, fps, rate, text)
+            except OSError as error:  # the folder for temporary files is full or gone
+                raise OutputError(f"cannot write {target.name}: {why(error)} (temporary files)") from error
+            _verify(part, target.name, len(frames), fps, len(wave), rate)
+            if beside is not None:  # before the clip, so that nobody sees a clip without its settings
+                with atomic_file(beside) as beside_part:
+                    beside_part.write_text(settings_json(settings, indent=2) + "\n", encoding="utf-8", newline="\n")
+                described = True
+    except BaseException:
+        if described and beside is not None:
+            beside.unlink(missing_ok=True)
+        raise
     _, height, width, _ = frames.shape
     return ClipFile(target, beside, len(frames), fps, width, height, rate, len(wave), gain)
 
@@ -189,7 +198,7 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
             *("-f", "f32le", "-ar", str(rate), "-ac", str(channels), "-i", "pipe:0"),
             *("-af", f"aresample={new_rate}:filter_size=64:precision=28", "-f", "f32le", "pipe:1"),
         ],
-        feed=[memoryview(np.ascontiguousarray(wave)).cast("B")],
+        feed=[wave.tobytes()],
         timeout=60 + len(wave) / rate,
         max_output=1 << 31,
         what="cannot resample the sound",
@@ -248,7 +257,7 @@ def aac_peak(wave: np.ndarray, rate: int) -> float:
     what = "cannot encode the sound"
     aac = ffmpeg.run(
         [*raw, "-i", "pipe:0", *aac_options(rate, channels), "-f", "adts", "pipe:1"],
-        feed=[memoryview(np.ascontiguousarray(wave)).cast("B")],
+        feed=[wave.tobytes()],
         timeout=timeout,
         error=OutputError,
         what=what,
@@ -282,9 +291,8 @@ def _encode(
             *("-f", "f32le", "-ar", str(rate), "-ac", str(wave.shape[1]), "-i", ffmpeg.local(sound)),
             *("-f", "ffmetadata", "-i", ffmpeg.local(tags)),
             *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "2"),
-            *("-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p"),
+            *("-vf", TO_BT709),
             *("-c:v", "libx264", "-preset", "medium", "-crf", str(CRF)),
-            *("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"),
             *aac_options(rate, wave.shape[1]),
             *("-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.local(part)),
         ],
@@ -321,16 +329,3 @@ def _verify(part: Path, name: str, count: int, fps: float, samples: int, rate: i
             raise OutputError(f"{what}: its {stream.kind} runs from {span} instead of 0 to {wanted:.3f} s")
     if abs(video.end - audio.end) > frame:
         raise OutputError(f"{what}: {video.end:.3f} s of picture but {audio.end:.3f} s of sound")
-
-
-def _write_sidecar(beside: Path, settings: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
-    """Write the JSON beside the clip; it is taken away again when the clip cannot be published."""
-    fresh = not beside.exists()
-    part = stack.enter_context(_published(beside, fresh))
-    part.write_text(settings_json(settings, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _published(beside: Path, fresh: bool) -> Iterator[Path]:
-    with atomic_file(beside) as part:
-        yield part

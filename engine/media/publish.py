@@ -69,10 +69,9 @@ def flush_folder(folder: Path) -> None:
     """Wait until a rename in `folder` is on the disk; Windows has no such call and journals renames itself."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse to flush folders; the file itself is safe
-        pass
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is safe
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
