@@ -44,13 +44,15 @@ class Bridge(ModelMixin, ConfigMixin):
             pooled_adaln=pooled_adaln,
         )
         require(
-            "Bridge", interaction_strategy == "full",
+            "Bridge",
+            interaction_strategy == "full",
             f"interaction_strategy {interaction_strategy!r} is not built; only 'full'",
         )
         require("Bridge", bool(apply_cross_rope), "apply_cross_rope=False is not built")
         for name, width in (("visual", visual_hidden_dim), ("audio", audio_hidden_dim)):
             require(
-                "Bridge", width % head_dim == 0 and head_dim % 2 == 0,
+                "Bridge",
+                width % head_dim == 0 and head_dim % 2 == 0,
                 f"{name}_hidden_dim {width} does not divide into heads of even width {head_dim}",
             )
         layers = min(visual_layers, audio_layers)

@@ -42,11 +42,13 @@ class AudioVAE(ModelMixin, ConfigMixin):
         require("AudioVAE", continuous, "continuous=False (codebooks) is not built")
         refuse_unbuilt("AudioVAE", use_weight_norm=use_weight_norm)
         require(
-            "AudioVAE", math.prod(encoder_rates) == math.prod(decoder_rates),
+            "AudioVAE",
+            math.prod(encoder_rates) == math.prod(decoder_rates),
             f"encoder_rates {list(encoder_rates)} and decoder_rates {list(decoder_rates)} give different hops",
         )
         require(
-            "AudioVAE", decoder_dim % 2 ** len(decoder_rates) == 0,
+            "AudioVAE",
+            decoder_dim % 2 ** len(decoder_rates) == 0,
             f"decoder_dim {decoder_dim} cannot be halved {len(decoder_rates)} times",
         )
         self.hop = math.prod(encoder_rates)

@@ -41,17 +41,18 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
 
     def __init__(self, video: VideoTower, audio: AudioTower, bridge: Bridge) -> None:
         super().__init__()
-        self.register_to_config(
-            video=dict(video.config), audio=dict(audio.config), bridge=dict(bridge.config)
-        )
+        self.register_to_config(video=dict(video.config), audio=dict(audio.config), bridge=dict(bridge.config))
         v, a, b = video.config, audio.config, bridge.config
         for name, tower, said in (
-            ("visual_hidden_dim", v.dim, b.visual_hidden_dim), ("audio_hidden_dim", a.dim, b.audio_hidden_dim),
-            ("visual_layers", v.num_layers, b.visual_layers), ("audio_layers", a.num_layers, b.audio_layers),
+            ("visual_hidden_dim", v.dim, b.visual_hidden_dim),
+            ("audio_hidden_dim", a.dim, b.audio_hidden_dim),
+            ("visual_layers", v.num_layers, b.visual_layers),
+            ("audio_layers", a.num_layers, b.audio_layers),
         ):
             require("Bridge", tower == said, f"{name} is {said}, but the tower has {tower}")
         require(
-            "AudioTower", a.num_layers <= v.num_layers,
+            "AudioTower",
+            a.num_layers <= v.num_layers,
             f"{a.num_layers} layers, more than the video tower's {v.num_layers}, is not built",
         )
         shared = len(audio.blocks)
@@ -122,8 +123,14 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
 
         x, y, z = self.patch_size
         v = rearrange(
-            self.video_ends.head(v, v_time), "B (f h w) (x y z c) -> B c (f x) (h y) (w z)",
-            f=grid[0], h=grid[1], w=grid[2], x=x, y=y, z=z,
+            self.video_ends.head(v, v_time),
+            "B (f h w) (x y z c) -> B c (f x) (h y) (w z)",
+            f=grid[0],
+            h=grid[1],
+            w=grid[2],
+            x=x,
+            y=y,
+            z=z,
         )
         return v, self.audio_ends.head(a, a_time).transpose(1, 2)
 

@@ -50,7 +50,9 @@ def audio_table(tokens: int, head_dim: int, device: torch.device) -> Table:
 
 
 @lru_cache(maxsize=8)
-def clock_table(frames: int, tokens_per_frame: int, ticks_per_frame: float, head_dim: int, device: torch.device) -> Table:
+def clock_table(
+    frames: int, tokens_per_frame: int, ticks_per_frame: float, head_dim: int, device: torch.device
+) -> Table:
     """The bridge's clock: every token of latent frame f sits at f * ticks_per_frame, in audio latents."""
     positions = torch.arange(frames, dtype=torch.float64) * ticks_per_frame
     return _table(_angles(positions, head_dim).repeat_interleave(tokens_per_frame, 0), device)

@@ -28,8 +28,16 @@ class Tower(ModelMixin, ConfigMixin):
     _no_split_modules = ["TowerBlock"]  # noqa: RUF012 - diffusers reads a list
 
     def _build(
-        self, patch_embedding: nn.Module, dim: int, out_features: int, ffn_dim: int, freq_dim: int, text_dim: int,
-        eps: float, num_heads: int, num_layers: int,
+        self,
+        patch_embedding: nn.Module,
+        dim: int,
+        out_features: int,
+        ffn_dim: int,
+        freq_dim: int,
+        text_dim: int,
+        eps: float,
+        num_heads: int,
+        num_layers: int,
     ) -> None:
         name = type(self).__name__
         require(name, dim % num_heads == 0, f"dim {dim} is not divisible by num_heads {num_heads}")

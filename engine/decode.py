@@ -1,0 +1,56 @@
+"""From latents to frames and samples, with the check that nothing broken is ever shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import AutoencoderKLWan
+
+from engine.encode import latent_statistics
+from engine.errors import NumericsError
+from engine.models import AudioVAE
+
+
+def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
+    """`tensor` itself.
+
+    Raises:
+        NumericsError: it holds NaN or infinity; the message says `what` it is.
+    """
+    if not bool(torch.isfinite(tensor).all()):
+        raise NumericsError(f"{what} became NaN or infinite; try another precision, or guidance closer to 5")
+    return tensor
+
+
+@torch.inference_mode()
+def decode_video(vae: AutoencoderKLWan, latents: torch.Tensor, tiled: bool = False) -> torch.Tensor:
+    """Normalised latents (B, C, F, H, W) -> frames (B, 3, frames, height, width) in [-1, 1], float32.
+
+    Args:
+        tiled: decode in overlapping tiles: less memory, tiny differences where tiles blend.
+    """
+    mean, std = latent_statistics(vae)
+    with _tiling(vae, tiled):
+        frames = vae.decode((latents.to(vae.device, torch.float32) * std + mean).to(vae.dtype)).sample
+    return require_finite(frames.float(), "the picture").clamp(-1, 1)
+
+
+@torch.inference_mode()
+def decode_audio(vae: AudioVAE, latents: torch.Tensor, samples: int | None = None) -> torch.Tensor:
+    """Latents (B, C, N) -> sound (B, samples) float32 in [-1, 1], cut to `samples`. Always computed in float32."""
+    sound = vae.decode(latents.to(vae.device, torch.float32))[:, 0]
+    return require_finite(sound, "the sound")[:, :samples]
+
+
+@contextmanager
+def _tiling(vae: AutoencoderKLWan, tiled: bool) -> Iterator[None]:
+    """Tiled only within the block: the VAE is shared with encoding."""
+    before = vae.use_tiling
+    if tiled:
+        vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.use_tiling = before

@@ -1,0 +1,159 @@
+"""The velocity loop: from noise to the latents of picture and sound, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from engine.decode import require_finite
+from engine.errors import Cancelled
+from engine.guidance import branches, combine
+from engine.models import DualTower
+from engine.schedule import Step
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What a step's callback gets.
+
+    Attributes:
+        step: steps done so far, from 1.
+        steps: steps in all.
+        video_timestep, audio_timestep: the noise level that the step started from, 0..1000.
+        video_latents, audio_latents: the latents after the step, float32; to be read, not changed.
+    """
+
+    step: int
+    steps: int
+    video_timestep: float
+    audio_timestep: float
+    video_latents: torch.Tensor
+    audio_latents: torch.Tensor
+
+    @property
+    def timesteps(self) -> tuple[float, float]:
+        return self.video_timestep, self.audio_timestep
+
+    @property
+    def latents(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.video_latents, self.audio_latents
+
+
+StepCallback = Callable[[StepState], bool | None]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Scales of one run; a2v and v2a are the bridge's strengths where it is on."""
+
+    text: float = 5.0
+    bridge: float = 1.0
+    a2v: float = 1.0
+    v2a: float = 1.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """Which sides are given: held clean at timestep 0 and not changed."""
+
+    video: bool = False
+    audio: bool = False
+
+
+def velocity(
+    network: DualTower,
+    video: torch.Tensor,
+    audio: torch.Tensor,
+    condition: torch.Tensor,
+    text: torch.Tensor,
+    video_timestep: torch.Tensor,
+    audio_timestep: torch.Tensor,
+    latent_fps: float,
+    a2v_scale: float | torch.Tensor,
+    v2a_scale: float | torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One evaluation in the network's dtype; latents come and go in float32. Shapes as in `DualTower.forward`."""
+    dtype = next(network.parameters()).dtype
+    video_v, audio_v = network(
+        torch.cat((video, condition.to(video)), 1).to(dtype),
+        audio.to(dtype),
+        video_timestep,
+        audio_timestep,
+        text.to(dtype),
+        latent_fps,
+        a2v_scale,
+        v2a_scale,
+    )
+    return video_v.float(), audio_v.float()
+
+
+@torch.inference_mode()
+def denoise(
+    expert_at: Callable[[float], DualTower],
+    video: torch.Tensor,
+    audio: torch.Tensor,
+    condition: torch.Tensor,
+    positive: torch.Tensor,
+    negative: torch.Tensor | None,
+    steps: list[Step],
+    guidance: Guidance,
+    latent_fps: float,
+    known: Known | None = None,
+    callback: StepCallback | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Integrates the velocity by Euler's method, all guidance branches in one batch.
+
+    Args:
+        expert_at: the network for a video timestep.
+        video, audio: starting latents, (B, C, F, H, W) and (B, C', N), float32.
+        condition: (B, stride + C, F, H, W).
+        positive, negative: text embeddings (B, S, text_dim); `negative` may be None where guidance is 1.
+        callback: called after every step; returning False ends the run with `Cancelled`.
+
+    Returns:
+        Final latents of picture and sound. A known side is returned as it came.
+
+    Raises:
+        NumericsError: latents became NaN or infinite.
+        Cancelled: the callback returned False.
+    """
+    known = known or Known()
+    batch, device = video.shape[0], video.device
+    todo = branches(guidance.text, guidance.bridge)
+    missing = negative is None and any(not b.positive for b in todo)
+    assert not missing, "guidance needs the negative prompt's embedding"
+    text = torch.cat([positive if b.positive or negative is None else negative for b in todo])
+    bridged = torch.tensor([float(b.bridged) for b in todo], device=device).repeat_interleave(batch)
+    all_on = all(b.bridged for b in todo)
+    a2v, v2a = (s if all_on or s == 0 else s * bridged.view(-1, 1, 1) for s in (guidance.a2v, guidance.v2a))
+    many = len(todo)
+
+    for step in steps:
+        t_video = 0.0 if known.video else step.video_timestep
+        t_audio = 0.0 if known.audio else step.audio_timestep
+        network = expert_at(t_video)
+        scales = [s.to(next(network.parameters()).dtype) if isinstance(s, torch.Tensor) else s for s in (a2v, v2a)]
+        video_v, audio_v = velocity(
+            network,
+            video.repeat(many, 1, 1, 1, 1),
+            audio.repeat(many, 1, 1),
+            condition.repeat(many, 1, 1, 1, 1),
+            text,
+            torch.full((many * batch,), t_video, device=device, dtype=torch.float64),
+            torch.full((many * batch,), t_audio, device=device, dtype=torch.float64),
+            latent_fps,
+            *scales,
+        )
+        if not known.video:
+            guided = combine(list(video_v.chunk(many)), guidance.text, guidance.bridge)
+            video = require_finite(video + step.video_delta * guided, f"the picture's latents (step {step.index + 1})")
+        if not known.audio:
+            guided = combine(list(audio_v.chunk(many)), guidance.text, guidance.bridge)
+            audio = require_finite(audio + step.audio_delta * guided, f"the sound's latents (step {step.index + 1})")
+        if callback is not None:
+            state = StepState(step.index + 1, len(steps), t_video, t_audio, video, audio)
+            if callback(state) is False:
+                raise Cancelled(f"stopped after step {step.index + 1} of {len(steps)}")
+    return video, audio

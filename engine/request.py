@@ -1,0 +1,153 @@
+"""What may be asked of the engine: every validity rule, each with the nearest valid value in its message."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+from engine.errors import RequestError
+from engine.timing import nearest_frame_count
+
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
+MAX_SHIFT = 100.0
+MAX_STRENGTH = 10.0
+MAX_SIDE = 4096  # pixels
+MAX_FRAMES = 2401  # 100 s at 24 fps
+MAX_PROMPT_CHARACTERS = 20_000  # far beyond 512 tokens; keeps a pasted file out of the tokenizer
+SEED_LIMIT = 2**63
+FPS_RANGE = (1.0, 120.0)
+
+
+@dataclass(frozen=True)
+class SizeRules:
+    """What the networks of one model allow.
+
+    Attributes:
+        multiple: width and height must be divisible by this (spatial stride x patch), in pixels.
+        stride: frames per latent frame after the first; frames = stride * k + 1.
+        sizes: the model's own (width, height) pairs, for `size="auto"`.
+    """
+
+    multiple: int = 16
+    stride: int = 4
+    sizes: tuple[tuple[int, int], ...] = ((640, 352), (352, 640))
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One clip, all numbers checked by `checked`. Lengths in frames, sizes in pixels."""
+
+    prompt: str
+    width: int
+    height: int
+    frames: int
+    fps: float = 24.0
+    negative_prompt: str = ""
+    steps: int = 50
+    guidance: float = 5.0
+    bridge_guidance: float = 1.0
+    video_shift: float = 5.0
+    audio_shift: float = 5.0
+    a2v_scale: float = 1.0
+    v2a_scale: float = 1.0
+    seed: int = 0
+
+    def checked(self, rules: SizeRules) -> ClipRequest:
+        """This request with numbers in their own types.
+
+        Raises:
+            RequestError: the first value that is not valid, with the nearest one that is.
+        """
+        return replace(
+            self,
+            prompt=check_prompt("prompt", self.prompt),
+            negative_prompt=check_prompt("negative prompt", self.negative_prompt),
+            width=check_side("width", self.width, rules.multiple),
+            height=check_side("height", self.height, rules.multiple),
+            frames=check_frames(self.frames, rules.stride),
+            fps=check_number("fps", self.fps, *FPS_RANGE),
+            steps=check_integer("steps", self.steps, 1, MAX_STEPS),
+            guidance=check_number("guidance", self.guidance, 0.0, MAX_GUIDANCE),
+            bridge_guidance=check_number("bridge guidance", self.bridge_guidance, 0.0, MAX_GUIDANCE),
+            video_shift=check_number("video shift", self.video_shift, 0.01, MAX_SHIFT),
+            audio_shift=check_number("audio shift", self.audio_shift, 0.01, MAX_SHIFT),
+            a2v_scale=check_number("sound-to-picture strength", self.a2v_scale, 0.0, MAX_STRENGTH),
+            v2a_scale=check_number("picture-to-sound strength", self.v2a_scale, 0.0, MAX_STRENGTH),
+            seed=check_integer("seed", self.seed, 0, SEED_LIMIT - 1),
+        )
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """A finite number within [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise RequestError(f"{name} {value!r} is not a number; use one from {low:g} to {high:g}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise RequestError(f"{name} {value} is not a finite number; use one from {low:g} to {high:g}")
+    if not low <= number <= high:
+        raise RequestError(
+            f"{name} {number:g} is out of range; the nearest valid value is {min(max(number, low), high):g}"
+        )
+    return number
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number within [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value != int(value):
+        raise RequestError(f"{name} {value!r} is not a whole number; use one from {low} to {high}")
+    if not low <= value <= high:
+        raise RequestError(
+            f"{name} {int(value)} is out of range; the nearest valid value is {min(max(int(value), low), high)}"
+        )
+    return int(value)
+
+
+def check_side(name: str, value: Any, multiple: int) -> int:
+    """A width or height: divisible by `multiple`, at most `MAX_SIDE`."""
+    low, high = multiple, MAX_SIDE // multiple * multiple
+    side = check_integer(name, value, 1, 10**9)
+    nearest = min(max(multiple * round(side / multiple), low), high)
+    if side != nearest:
+        raise RequestError(
+            f"{name} {side} is not a multiple of {multiple} up to {high}; the nearest valid value is {nearest}"
+        )
+    return side
+
+
+def check_frames(value: Any, stride: int = 4) -> int:
+    """A frame count of the form stride * k + 1, k >= 1."""
+    frames = check_integer("frames", value, 1, 10**9)
+    nearest = nearest_frame_count(min(frames, MAX_FRAMES), stride)
+    if frames != nearest:
+        raise RequestError(
+            f"frames {frames} is not of the form {stride}k+1 up to {MAX_FRAMES}; the nearest valid value is {nearest}"
+        )
+    return frames
+
+
+def check_prompt(name: str, value: Any) -> str:
+    """A text without NUL characters, at most `MAX_PROMPT_CHARACTERS` long."""
+    if not isinstance(value, str):
+        raise RequestError(f"{name} must be text, not {type(value).__name__}")
+    if len(value) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(f"{name} has {len(value)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted")
+    return value.replace("\x00", "")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "WxH" -> (width, height). "auto" is not handled here."""
+    parts = text.lower().replace("×", "x").split("x")  # noqa: RUF001 - people paste the sign
+    if len(parts) != 2 or not all(p.strip().isdigit() for p in parts):
+        raise RequestError(f"size {text!r} is not WIDTHxHEIGHT; write for instance 640x352, or auto")
+    return int(parts[0]), int(parts[1])
+
+
+def auto_size(image_size: tuple[int, int] | None, sizes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """The model's size whose aspect is closest to the image's; the first one without an image."""
+    if image_size is None:
+        return sizes[0]
+    aspect = math.log(image_size[0] / image_size[1])
+    return min(sizes, key=lambda s: abs(math.log(s[0] / s[1]) - aspect))

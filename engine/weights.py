@@ -1,0 +1,229 @@
+"""Opening a model folder in the released MOVA layout, strictly.
+
+Only headers are read to decide: every tensor that a component's config promises must be there, with its shape, and
+nothing else. Classes named in `model_index.json` are mapped to ours; nothing named there is ever imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLWan
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from engine.errors import CheckpointError
+from engine.models import AudioTower, AudioVAE, Bridge, VideoTower
+from engine.models.towers import known_options
+from engine.schedule import ScheduleConfig
+
+log = logging.getLogger(__name__)
+
+COMPONENTS: dict[str, type[ModelMixin]] = {
+    "video_dit": VideoTower,  # high-noise expert
+    "video_dit_2": VideoTower,  # low-noise expert
+    "audio_dit": AudioTower,
+    "dual_tower_bridge": Bridge,
+    "video_vae": AutoencoderKLWan,
+    "audio_vae": AudioVAE,
+}
+WEIGHT_STEM = "diffusion_pytorch_model"
+NAMED_AT_MOST = 6  # tensors named in an error before "and n more"
+
+Shapes = dict[str, tuple[int, ...]]
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """`model_index.json`: which expert takes over below which share of the noise."""
+
+    folder: Path
+    boundary_ratio: float
+
+
+def read_index(folder: str | Path) -> ModelIndex:
+    """Checks that `folder` is a model in the released layout.
+
+    Raises:
+        CheckpointError: no such folder, not a MOVA model, or a component's folder is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"model folder {str(folder)!r} does not exist")
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") != "MOVA":
+        raise CheckpointError(f"{folder.name}/model_index.json describes {index.get('_class_name')!r}, not 'MOVA'")
+    if index.get("audio_vae_type", "dac") != "dac":
+        raise CheckpointError(f"audio_vae_type {index['audio_vae_type']!r} is not built; only 'dac'")
+    missing = [n for n in (*COMPONENTS, "scheduler", "tokenizer", "text_encoder") if not (folder / n).is_dir()]
+    if missing:
+        raise CheckpointError(f"model {folder.name}: folder missing: {', '.join(missing)}")
+    ratio = index.get("boundary_ratio")
+    if not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+        raise CheckpointError(f"model_index.json: boundary_ratio {ratio!r} is not between 0 and 1")
+    return ModelIndex(folder, float(ratio))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder; anything else is a `CheckpointError` that names the file."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name} cannot be read: {_first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name} does not hold a JSON object")
+    return value
+
+
+def load_component(folder: str | Path, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """One network of the layout, in evaluation mode.
+
+    Args:
+        folder: the model folder.
+        name: a key of `COMPONENTS`.
+        dtype: of the weights in memory.
+        device: where they go.
+
+    Raises:
+        CheckpointError: missing, unexpected or wrongly shaped tensors, all named; an option that is not built.
+    """
+    folder = Path(folder)
+    cls = COMPONENTS[name]
+    config = known_options(cls, read_json(folder / name / "config.json"))
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = cls.from_config(config)
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{name}/config.json: {_first_line(error)}") from error
+    return _fill(model, name, weight_files(folder / name, WEIGHT_STEM), dtype, device)
+
+
+def load_text_encoder(folder: str | Path, dtype: torch.dtype, device: torch.device) -> UMT5EncoderModel:
+    """The UMT5 encoder, as strictly as `load_component`. Its embedding may be stored under either of its two names."""
+    config = read_json(Path(folder) / "text_encoder" / "config.json")
+    if config.get("model_type") != "umt5":
+        raise CheckpointError(f"text_encoder is {config.get('model_type')!r}; only 'umt5' is built")
+    with init_empty_weights(include_buffers=False):
+        model = UMT5EncoderModel(UMT5Config.from_dict(config))
+    files = weight_files(Path(folder) / "text_encoder", "model")
+    model = _fill(model, "text_encoder", files, dtype, device, tied={"encoder.embed_tokens.weight": "shared.weight"})
+    return model
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer exactly as `tokenizer.json` describes it."""
+    path = Path(folder) / "tokenizer"
+    config = read_json(path / "tokenizer_config.json")
+    if not (path / "tokenizer.json").is_file():
+        raise CheckpointError("tokenizer/tokenizer.json is missing")
+    special = {k: _token(config.get(k)) for k in ("pad_token", "eos_token", "unk_token")}
+    try:
+        return PreTrainedTokenizerFast(
+            tokenizer_file=str(path / "tokenizer.json"), padding_side="right", truncation_side="right", **special
+        )
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise CheckpointError(f"tokenizer/tokenizer.json cannot be read: {_first_line(error)}") from error
+
+
+def load_schedule(folder: str | Path) -> ScheduleConfig:
+    """The noise schedule's config."""
+    return ScheduleConfig.from_config(read_json(Path(folder) / "scheduler" / "scheduler_config.json"))
+
+
+def weight_files(folder: Path, stem: str) -> list[Path]:
+    """The safetensors files of a component: one file, or the shards that its index names."""
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise CheckpointError(f"{folder.name}/{index.name} has no weight_map")
+        names = sorted(set(map(str, shards.values())))
+        if any(Path(n).name != n for n in names):
+            raise CheckpointError(f"{folder.name}/{index.name} names files outside its folder")
+        missing = [n for n in names if not (folder / n).is_file()]
+        if missing:
+            raise CheckpointError(f"{folder.name}: shard missing: {', '.join(missing)}")
+        return [folder / n for n in names]
+    if not single.is_file():
+        raise CheckpointError(f"{folder.name}/{single.name} is missing")
+    return [single]
+
+
+def stored_shapes(files: list[Path]) -> Shapes:
+    """Names and shapes of all tensors in `files`, from their headers alone."""
+    shapes: Shapes = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for key in tensors.keys():
+                    if key in shapes:
+                        raise CheckpointError(f"{file.parent.name}: tensor {key} is stored twice")
+                    shapes[key] = tuple(tensors.get_slice(key).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file.parent.name}/{file.name} is damaged: {_first_line(error)}") from error
+    return shapes
+
+
+def check_tensors(name: str, expected: Shapes, stored: Shapes) -> None:
+    """Raises `CheckpointError` naming the missing, unexpected and misshapen tensors of component `name`."""
+    faults = []
+    missing, extra = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
+    if missing:
+        faults.append("missing tensors: " + _listed(missing))
+    if extra:
+        faults.append("unexpected tensors: " + _listed(extra))
+    wrong = [
+        f"{k} is {list(stored[k])}, config says {list(expected[k])}"
+        for k in sorted(expected.keys() & stored.keys())
+        if expected[k] != stored[k]
+    ]
+    if wrong:
+        faults.append("wrong shapes: " + _listed(wrong))
+    if faults:
+        raise CheckpointError(f"{name}: " + "; ".join(faults))
+
+
+def _fill(
+    model: Model,
+    name: str,
+    files: list[Path],
+    dtype: torch.dtype,
+    device: torch.device,
+    tied: dict[str, str] | None = None,
+) -> Model:
+    """Gives a model built on the meta device its tensors, after the check of names and shapes."""
+    tied = tied or {}
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied}
+    stored = stored_shapes(files)
+    names = {k: tied.get(k, k) if tied.get(k, k) not in stored else k for k in stored}
+    check_tensors(name, expected, {names[k]: v for k, v in stored.items() if k not in tied or names[k] != k})
+    for file in files:
+        state = {names[k]: v.to(dtype) for k, v in load_file(file, device=str(device)).items()}
+        model.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False, assign=True)
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _token(value: Any) -> str | None:
+    """A special token's text; older files wrap it in an object."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
