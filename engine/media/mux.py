@@ -112,7 +112,7 @@ def write_clip(
                     _encode(part, Path(folder), target.name, frames, wave, fps, rate, text)
             except OSError as error:  # the folder for temporary files is full or gone
                 raise OutputError(f"cannot write {target.name}: {why(error)} (temporary files)") from error
-            _verify(part, target.name, len(frames), fps, len(wave), rate)
+            verify(part, target.name, len(frames), fps, len(wave) / rate)
             if beside is not None:  # before the clip, so that nobody sees a clip without its settings
                 with atomic_file(beside) as beside_part:
                     beside_part.write_text(settings_json(settings, indent=2) + "\n", encoding="utf-8", newline="\n")
@@ -304,12 +304,23 @@ def _encode(
     )
 
 
-def _verify(part: Path, name: str, count: int, fps: float, samples: int, rate: int) -> None:
-    """Decode the new file in full; a result that is not what was asked for is an error, never a silent video."""
+def verify(part: Path, name: str, count: int, fps: float, seconds: float, demuxer: str = "mov") -> None:
+    """Decode a new file in full; a result that is not what was asked for is an error, never a silent video.
+
+    Args:
+        part: the file.
+        name: what error messages call it.
+        count, fps: frames it must hold.
+        seconds: how long its sound must be, to within a frame.
+        demuxer: container, in ffmpeg's words.
+
+    Raises:
+        OutputError: a stream is missing, short, long or late.
+    """
     what = f"cannot verify {name}"
     listing = ffmpeg.run(
         [
-            *("-xerror", "-protocol_whitelist", "file", "-f", "mov", "-i", ffmpeg.local(part)),
+            *("-xerror", "-protocol_whitelist", "file", "-f", demuxer, "-i", ffmpeg.local(part)),
             *("-map", "0:v:0", "-map", "0:a:0", "-fps_mode", "passthrough", "-f", "framecrc", "pipe:1"),
         ],
         timeout=120 + count,
@@ -323,9 +334,9 @@ def _verify(part: Path, name: str, count: int, fps: float, samples: int, rate: i
     if video.packets != count:
         raise OutputError(f"{what}: it holds {video.packets} frames instead of {count}")
     frame = 1 / fps
-    for stream, wanted in ((video, count / fps), (audio, samples / rate)):
+    for stream, wanted in ((video, count / fps), (audio, seconds)):
         if stream.start > frame / 2 or abs(stream.end - wanted) > frame:
-            span = f"{stream.start:.3f} to {stream.end:.3f} s"
+            span = f"{float(stream.start):.3f} to {float(stream.end):.3f} s"
             raise OutputError(f"{what}: its {stream.kind} runs from {span} instead of 0 to {wanted:.3f} s")
     if abs(video.end - audio.end) > frame:
-        raise OutputError(f"{what}: {video.end:.3f} s of picture but {audio.end:.3f} s of sound")
+        raise OutputError(f"{what}: {float(video.end):.3f} s of picture but {float(audio.end):.3f} s of sound")

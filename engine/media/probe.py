@@ -21,6 +21,9 @@ from engine.media import ffmpeg
 MAX_PIXELS = 4096 * 2304  # pixels a frame, the largest H.264 level 5.1 picture
 MAX_FILE_BYTES = 4 << 30
 PROBE_SECONDS = 20.0
+COMMON_RATES = tuple(Fraction(r) for r in (24, 16, 30, 25, 60, 50, 12, 15, 8, 10, 20, 48)) + tuple(
+    Fraction(r * 1000, 1001) for r in (24, 30, 60)
+)
 MAX_SETTINGS_BYTES = 256 << 10  # a settings tag is kilobytes; anything longer is not ours
 
 
@@ -36,6 +39,7 @@ class MediaInfo:
         fps: mean pictures per second, 0.0 without video.
         video_seconds: duration of the video stream.
         sample_rate: audio samples per second, 0 without sound.
+        channels: 1 or 2; surround counts as 2, as it is read.
         audio_seconds: duration of the audio stream.
         video_codec, audio_codec: ffmpeg's names, "" where missing.
     """
@@ -48,6 +52,7 @@ class MediaInfo:
     fps: float
     video_seconds: float
     sample_rate: int
+    channels: int
     audio_seconds: float
     video_codec: str
     audio_codec: str
@@ -112,13 +117,14 @@ def probe(path: str | os.PathLike[str], *, timeout: float = PROBE_SECONDS) -> Me
         raise MediaError(f"{path.name} holds neither pictures nor sound")
     return MediaInfo(
         container=demuxer,
-        seconds=max(s.end for s in streams),
+        seconds=float(max(s.end for s in streams)),
         width=video.width if video else 0,
         height=video.height if video else 0,
         frames=video.packets if video else 0,
         fps=video.rate if video else 0.0,
         video_seconds=video.seconds if video else 0.0,
         sample_rate=audio.sample_rate if audio else 0,
+        channels=audio.channels if audio else 0,
         audio_seconds=audio.seconds if audio else 0.0,
         video_codec=video.codec if video else "",
         audio_codec=audio.codec if audio else "",
@@ -136,17 +142,24 @@ class Stream:
     height: int = 0
     sample_rate: int = 0
     packets: int = 0
-    start: float = 0.0
-    end: float = 0.0
+    channels: int = 0
+    start: Fraction = Fraction(0)
+    end: Fraction = Fraction(0)
 
     @property
     def seconds(self) -> float:
-        return self.end - self.start
+        return float(self.end - self.start)
 
     @property
     def rate(self) -> float:
-        """Mean packets per second."""
-        return self.packets / self.seconds if self.seconds > 0 else 0.0
+        """Mean packets per second; the common frame rate that the time stamps' rounding cannot tell it from."""
+        length = self.end - self.start
+        if length <= 0:
+            return 0.0
+        for common in COMMON_RATES:
+            if abs(self.packets / common - length) <= self.tick * Fraction(3, 2):
+                return float(common)
+        return float(self.packets / length)
 
 
 def parse_framecrc(listing: str) -> list[Stream]:
@@ -162,8 +175,8 @@ def parse_framecrc(listing: str) -> list[Stream]:
             continue
         stream = streams.setdefault(int(fields[0]), Stream())
         # Priming packets of audio codecs lie before zero and are not heard.
-        begin = max(0.0, float(int(fields[2]) * stream.tick))
-        end = float((int(fields[2]) + int(fields[3])) * stream.tick)
+        begin = max(Fraction(0), int(fields[2]) * stream.tick)
+        end = (int(fields[2]) + int(fields[3])) * stream.tick
         stream.start = begin if stream.packets == 0 else min(stream.start, begin)
         stream.end = max(stream.end, end)
         stream.packets += 1
@@ -181,6 +194,8 @@ def _set_header(stream: Stream, name: str, value: str) -> None:
         stream.width, stream.height = (int(side) for side in value.split("x"))
     elif name == "sample_rate":
         stream.sample_rate = int(value)
+    elif name == "channel_layout_name":
+        stream.channels = 1 if value == "mono" else 2
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any] | None:
