@@ -28,9 +28,9 @@ class ModelProfile(BaseModel):
     title: str = "MOVA"
     note: str = ""
     sizes: tuple[tuple[int, int], ...] = ((640, 352), (352, 640))
-    fps: float = Field(DEFAULT_FPS, gt=0)
-    frames: int = Field(DEFAULT_FRAMES, gt=0)
-    steps: int = Field(50, gt=0)
+    fps: float = Field(default=DEFAULT_FPS, gt=0)
+    frames: int = Field(default=DEFAULT_FRAMES, gt=0)
+    steps: int = Field(default=50, gt=0)
     guidance: float = 5.0
     bridge_guidance: float = 1.0
     video_shift: float | None = None

@@ -19,6 +19,7 @@ MAX_FRAMES = 2401  # 100 s at 24 fps
 MAX_PROMPT_CHARACTERS = 20_000  # far beyond 512 tokens; keeps a pasted file out of the tokenizer
 SEED_LIMIT = 2**63
 FPS_RANGE = (1.0, 120.0)
+HUGE = 10**300  # beyond this an int does not fit a float
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     """A finite number within [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise RequestError(f"{name} {value!r} is not a number; use one from {low:g} to {high:g}")
-    number = float(value)
+    number = float(value) if abs(value) < HUGE else math.inf
     if not math.isfinite(number):
-        raise RequestError(f"{name} {value} is not a finite number; use one from {low:g} to {high:g}")
+        raise RequestError(f"{name} is not a finite number; use one from {low:g} to {high:g}")
     if not low <= number <= high:
         raise RequestError(
             f"{name} {number:g} is out of range; the nearest valid value is {min(max(number, low), high):g}"
@@ -95,14 +96,21 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number within [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value != int(value):
+    """A whole number within [low, high]; a float without a fraction is one."""
+    whole = isinstance(value, int) or (isinstance(value, Real) and float(value).is_integer())
+    if isinstance(value, bool) or not whole:
         raise RequestError(f"{name} {value!r} is not a whole number; use one from {low} to {high}")
-    if not low <= value <= high:
-        raise RequestError(
-            f"{name} {int(value)} is out of range; the nearest valid value is {min(max(int(value), low), high)}"
-        )
-    return int(value)
+    number = int(value)
+    if not low <= number <= high:
+        nearest = min(max(number, low), high)
+        raise RequestError(f"{name} {_short(number)} is out of range; the nearest valid value is {nearest}")
+    return number
+
+
+def _short(number: int) -> str:
+    """A number for a message, without hundreds of digits."""
+    text = str(number) if abs(number) < HUGE else "given"
+    return text if len(text) <= 24 else f"{number:.3e}"
 
 
 def check_side(name: str, value: Any, multiple: int) -> int:

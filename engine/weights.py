@@ -210,7 +210,7 @@ def _fill(
     for file in files:
         state = {names[k]: v.to(dtype) for k, v in load_file(file, device=str(device)).items()}
         model.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False, assign=True)
-    if hasattr(model, "tie_weights"):
+    if isinstance(model, UMT5EncoderModel):
         model.tie_weights()
     return model.to(device).eval().requires_grad_(False)
 

@@ -1,0 +1,37 @@
+"""The one place that chooses device and precision."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.errors import RequestError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`name` as a device; "auto" takes CUDA (or ROCm), then Apple's MPS, then the CPU.
+
+    Raises:
+        RequestError: torch cannot use that device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RequestError(f"device {name!r} cannot be used here; use auto or cpu") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """`name` as a dtype; "auto" is bfloat16 where the card computes in it, float32 elsewhere."""
+    if name in PRECISIONS:
+        return PRECISIONS[name]
+    if name != "auto":
+        raise RequestError(f"precision {name!r} is not one of auto, {', '.join(PRECISIONS)}")
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
