@@ -17,7 +17,7 @@ from engine.errors import MovaError, OutputError
 from engine.media.edit import join, shaped, to_moviepy, to_pydub, trim
 from engine.media.images import save_png
 from engine.media.loudness import check_samples, limit_peak
-from engine.media.mux import TO_BT709, ClipFile, resample, verify, write_clip
+from engine.media.mux import TO_BT709, ClipFile, resample, safe_level, verify, write_clip
 from engine.media.publish import atomic_file
 from engine.media.read import Clip, read_clip
 
@@ -84,7 +84,7 @@ def export_webm(path: str | os.PathLike[str], source: Source, *, crf: int = 30) 
     with _one_line(path):
         if not len(clip.samples):
             raise OutputError(f"cannot write {Path(path).name}: the clip has no sound")
-        sound = limit_peak(resample(check_samples(clip.samples), clip.sample_rate, OPUS_RATE))
+        _, sound = safe_level(resample(check_samples(clip.samples), clip.sample_rate, OPUS_RATE), OPUS_RATE, "opus")
         line = to_moviepy(Clip(clip.frames, sound, clip.fps, OPUS_RATE))
         with atomic_file(path, ".webm") as part, tempfile.TemporaryDirectory(prefix="mova-") as folder:
             line.write_videofile(

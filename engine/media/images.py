@@ -53,8 +53,8 @@ def load_image(source: str | os.PathLike[str] | Image.Image, max_pixels: int = M
         if path.stat().st_size > MAX_BYTES:
             raise MediaError(f"{name} is larger than {MAX_BYTES >> 20} MiB; save it smaller")
         with warnings.catch_warnings():
-            # Our own limit, below, is stricter than Pillow's and has a better message.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of big pictures, which our own stricter limit refuses, and of odd EXIF, which is no matter.
+            warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 return _normalised(image, name, max_pixels)
     except FileNotFoundError:

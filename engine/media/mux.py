@@ -35,6 +35,7 @@ TO_BT709 = (  # RGB to what players assume for video, with the tags that say so
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_BITRATE = 192_000
 AAC_BITS_PER_SAMPLE = 6  # an AAC frame holds at most 6144 bits a channel for 1024 samples
+OPUS_OPTIONS = ["-c:a", "libopus", "-b:a", "160k"]
 CODEC_CEILING = 0.998  # highest decoded sample accepted; full scale less the rounding of 16-bit players
 
 
@@ -226,19 +227,23 @@ def aac_options(rate: int, channels: int) -> list[str]:
     return ["-c:a", "aac", "-b:a", str(bitrate)]
 
 
-def safe_level(wave: np.ndarray, rate: int) -> tuple[float, np.ndarray]:
-    """Scale the clip so that neither it nor its AAC decoding reaches full scale; returns the gain and the samples.
+def safe_level(wave: np.ndarray, rate: int, codec: str = "aac") -> tuple[float, np.ndarray]:
+    """Scale (N, channels) so that neither it nor its decoding reaches full scale; returns the gain and the samples.
 
-    The ripple of AAC on noise and square waves can exceed the 1 dB of `limit_peak`, so a loud sound is encoded once by
-    itself, decoded and measured. Quiet clips are not touched.
+    The ripple of lossy codecs on noise and square waves can exceed the 1 dB of `limit_peak`, so a loud sound is encoded
+    once by itself, decoded and measured. Quiet clips are not touched.
+
+    Args:
+        wave: float32, full scale 1.
+        rate: samples per second.
+        codec: "aac" or "opus".
     """
     before = float(np.max(np.abs(wave), initial=0.0))
     limited = limit_peak(wave)
-    for _ in range(4):
-        peak = float(np.max(np.abs(limited), initial=0.0))
-        if peak < 0.25:  # AAC does not add 12 dB
+    for _ in range(5):
+        if float(np.max(np.abs(limited), initial=0.0)) < 0.25:  # no codec adds 12 dB
             break
-        decoded = aac_peak(limited, rate)
+        decoded = decoded_peak(limited, rate, codec)
         if decoded <= CODEC_CEILING:
             break
         limited = limited * np.float32(0.97 * CODEC_CEILING / decoded)
@@ -249,22 +254,23 @@ def safe_level(wave: np.ndarray, rate: int) -> tuple[float, np.ndarray]:
     return gain, limited
 
 
-def aac_peak(wave: np.ndarray, rate: int) -> float:
-    """Highest absolute sample after encoding (N, channels) to AAC and decoding it again."""
+def decoded_peak(wave: np.ndarray, rate: int, codec: str) -> float:
+    """Highest absolute sample of (N, channels) after encoding and decoding it again."""
     channels = wave.shape[1]
-    raw = ["-f", "f32le", "-ar", str(rate), "-ac", str(channels)]
+    options = aac_options(rate, channels) if codec == "aac" else OPUS_OPTIONS
+    container, demuxer = ("adts", "aac") if codec == "aac" else ("ogg", "ogg")
     timeout = 60 + len(wave) / rate
     what = "cannot encode the sound"
-    aac = ffmpeg.run(
-        [*raw, "-i", "pipe:0", *aac_options(rate, channels), "-f", "adts", "pipe:1"],
+    encoded = ffmpeg.run(
+        ["-f", "f32le", "-ar", str(rate), "-ac", str(channels), "-i", "pipe:0", *options, "-f", container, "pipe:1"],
         feed=[wave.tobytes()],
         timeout=timeout,
         error=OutputError,
         what=what,
     )
     decoded = ffmpeg.run(
-        ["-f", "aac", "-i", "pipe:0", "-f", "f32le", "pipe:1"],
-        feed=[memoryview(aac)],
+        ["-f", demuxer, "-i", "pipe:0", "-f", "f32le", "pipe:1"],
+        feed=[memoryview(encoded)],
         timeout=timeout,
         max_output=1 << 31,
         error=OutputError,
