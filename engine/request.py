@@ -19,7 +19,6 @@ MAX_FRAMES = 2401  # 100 s at 24 fps
 MAX_PROMPT_CHARACTERS = 20_000  # far beyond 512 tokens; keeps a pasted file out of the tokenizer
 SEED_LIMIT = 2**63
 FPS_RANGE = (1.0, 120.0)
-HUGE = 10**300  # beyond this an int does not fit a float
 
 
 @dataclass(frozen=True)
@@ -85,55 +84,64 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     """A finite number within [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise RequestError(f"{name} {value!r} is not a number; use one from {low:g} to {high:g}")
-    number = float(value) if abs(value) < HUGE else math.inf
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
-        raise RequestError(f"{name} is not a finite number; use one from {low:g} to {high:g}")
+        raise RequestError(f"{name} {number:g} is not a finite number; use one from {low:g} to {high:g}")
     if not low <= number <= high:
-        raise RequestError(
-            f"{name} {number:g} is out of range; the nearest valid value is {min(max(number, low), high):g}"
-        )
+        nearest = min(max(number, low), high)
+        raise RequestError(f"{name} {number:g} is out of range; the nearest valid value is {nearest:g}")
     return number
 
 
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
     """A whole number within [low, high]; a float without a fraction is one."""
-    whole = isinstance(value, int) or (isinstance(value, Real) and float(value).is_integer())
-    if isinstance(value, bool) or not whole:
-        raise RequestError(f"{name} {value!r} is not a whole number; use one from {low} to {high}")
-    number = int(value)
+    number = _whole(name, value, f"use one from {low} to {high}")
     if not low <= number <= high:
         nearest = min(max(number, low), high)
         raise RequestError(f"{name} {_short(number)} is out of range; the nearest valid value is {nearest}")
     return number
 
 
-def _short(number: int) -> str:
-    """A number for a message, without hundreds of digits."""
-    text = str(number) if abs(number) < HUGE else "given"
-    return text if len(text) <= 24 else f"{number:.3e}"
-
-
 def check_side(name: str, value: Any, multiple: int) -> int:
     """A width or height: divisible by `multiple`, at most `MAX_SIDE`."""
     low, high = multiple, MAX_SIDE // multiple * multiple
-    side = check_integer(name, value, 1, 10**9)
-    nearest = min(max(multiple * round(side / multiple), low), high)
+    side = _whole(name, value, f"use a multiple of {multiple} up to {high}")
+    nearest = min(max(multiple * ((2 * side + multiple) // (2 * multiple)), low), high)
     if side != nearest:
         raise RequestError(
-            f"{name} {side} is not a multiple of {multiple} up to {high}; the nearest valid value is {nearest}"
+            f"{name} {_short(side)} is not a multiple of {multiple} up to {high}; the nearest valid value is {nearest}"
         )
     return side
 
 
 def check_frames(value: Any, stride: int = 4) -> int:
-    """A frame count of the form stride * k + 1, k >= 1."""
-    frames = check_integer("frames", value, 1, 10**9)
-    nearest = nearest_frame_count(min(frames, MAX_FRAMES), stride)
+    """A frame count of the form stride * k + 1, k >= 1, at most `MAX_FRAMES`."""
+    frames = _whole("frames", value, f"use {stride}k+1, for instance {nearest_frame_count(49, stride)}")
+    nearest = nearest_frame_count(min(max(frames, 1), MAX_FRAMES), stride)
     if frames != nearest:
         raise RequestError(
-            f"frames {frames} is not of the form {stride}k+1 up to {MAX_FRAMES}; the nearest valid value is {nearest}"
+            f"frames {_short(frames)} is not of the form {stride}k+1 up to {MAX_FRAMES}; "
+            f"the nearest valid value is {nearest}"
         )
     return frames
+
+
+def _whole(name: str, value: Any, advice: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise RequestError(f"{name} {value!r} is not a whole number; {advice}")
+    if isinstance(value, int):
+        return value
+    if not float(value).is_integer():
+        raise RequestError(f"{name} {value} is not a whole number; {advice}")
+    return int(float(value))
+
+
+def _short(number: int) -> str:
+    """A number for a message, without hundreds of digits."""
+    return str(number) if abs(number) < 10**24 else "of that size"
 
 
 def check_prompt(name: str, value: Any) -> str:
