@@ -35,7 +35,7 @@ from engine.schedule import ScheduleConfig, paired_steps
 from engine.timing import ClipLength
 from engine.weights import load_component, load_schedule, load_text_encoder, load_tokenizer, read_index
 
-Picture = Image.Image | str | Path | None
+Picture = Image.Image | np.ndarray | str | Path | None
 OUTPUT_TYPES = ("np", "pil", "pt", "latent")
 
 
@@ -182,7 +182,7 @@ class MovaPipeline:
 
         Args:
             prompt: one text, or a list for a batch.
-            image, last_image: first and last frame (path or picture), or None; one, or one per prompt. They are
+            image, last_image: first and last frame (path, picture or (H, W, 3) uint8), or None; one, or one per prompt. They are
                 resized and centre-cropped. Without a first frame it is white.
             negative_prompt: None takes the model's own.
             height, width: pixels; both None picks the model's size closest to the picture's aspect.
@@ -216,8 +216,7 @@ class MovaPipeline:
         negatives = _per_clip(
             "negative_prompt", self.profile.negative_prompt if negative_prompt is None else negative_prompt, count
         )
-        firsts = [None if p is None else load_image(p) for p in first]
-        lasts = [None if p is None else load_image(p) for p in last]
+        firsts, lasts = [_picture(p) for p in first], [_picture(p) for p in last]
         width, height = self._size(width, height, firsts[0] or lasts[0], given_video_latents)
         seeds = _seeds(seed, count)
         requests = [
@@ -298,9 +297,8 @@ class MovaPipeline:
         self, image: Picture = None, last_image: Picture = None, *, num_frames: int, height: int, width: int
     ) -> torch.Tensor:
         """Mask and latents of the known frames, (1, stride + C, F, H, W)."""
-        pictures = [
-            None if p is None else picture_tensor(fit_image(load_image(p), width, height)) for p in (image, last_image)
-        ]
+        loaded = [_picture(p) for p in (image, last_image)]
+        pictures = [None if p is None else picture_tensor(fit_image(p, width, height)) for p in loaded]
         return condition_latents(self.video_vae, pictures[0], pictures[1], num_frames, height, width)
 
     def encode_video(self, frames: Any) -> torch.Tensor:
@@ -463,6 +461,17 @@ def noise_for(seed: int, side: str, shape: tuple[int, ...]) -> torch.Tensor:
     digest = hashlib.sha256(f"{side}:{seed}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.randn(shape, generator=generator)
+
+
+def _picture(source: Picture) -> Image.Image | None:
+    """A picture by path, as PIL or as (H, W, 3) uint8, to RGB."""
+    if source is None:
+        return None
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise RequestError(f"image array is {source.dtype} {source.shape}; expected uint8 (H, W, 3)")
+        return Image.fromarray(source)
+    return load_image(source)
 
 
 def _seeds(seed: int | Sequence[int] | None, count: int) -> list[Any]:

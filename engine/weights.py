@@ -126,7 +126,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     config = read_json(path / "tokenizer_config.json")
     if not (path / "tokenizer.json").is_file():
         raise CheckpointError("tokenizer/tokenizer.json is missing")
-    special = {k: _token(config.get(k)) for k in ("pad_token", "eos_token", "unk_token")}
+    defaults = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # T5's own
+    special = {k: _token(config.get(k)) or default for k, default in defaults.items()}
     try:
         return PreTrainedTokenizerFast(
             tokenizer_file=str(path / "tokenizer.json"), padding_side="right", truncation_side="right", **special
