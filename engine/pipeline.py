@@ -182,8 +182,8 @@ class MovaPipeline:
 
         Args:
             prompt: one text, or a list for a batch.
-            image, last_image: first and last frame (path, picture or (H, W, 3) uint8), or None; one, or one per prompt. They are
-                resized and centre-cropped. Without a first frame it is white.
+            image, last_image: first and last frame (path, picture or (H, W, 3) uint8), or None; one, or one per
+                prompt. They are resized and centre-cropped. Without a first frame it is white.
             negative_prompt: None takes the model's own.
             height, width: pixels; both None picks the model's size closest to the picture's aspect.
             num_frames: 4k+1. fps: frames per second.
