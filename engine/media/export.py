@@ -5,7 +5,9 @@ Every function takes a `Clip` or the path of a video file.
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,8 +67,11 @@ def export_wav(
     """
     with _one_line(path):
         segment = shaped(to_pydub(limit_peak(check_samples(samples), 1.0), rate), gain_db, fade_in, fade_out)
+        # Through memory: when the disk is full, pydub would leave the file open, and Windows could not remove it.
+        wav = io.BytesIO()
+        segment.set_sample_width(2).export(wav, format="wav")
         with atomic_file(path) as part:
-            segment.set_sample_width(2).export(str(part), format="wav").close()
+            part.write_bytes(wav.getvalue())
 
 
 def export_webm(path: str | os.PathLike[str], source: Source, *, crf: int = 30) -> None:
@@ -86,9 +91,10 @@ def export_webm(path: str | os.PathLike[str], source: Source, *, crf: int = 30) 
             raise OutputError(f"cannot write {Path(path).name}: the clip has no sound")
         _, sound = safe_level(resample(check_samples(clip.samples), clip.sample_rate, OPUS_RATE), OPUS_RATE, "opus")
         line = to_moviepy(Clip(clip.frames, sound, clip.fps, OPUS_RATE))
-        with atomic_file(path, ".webm") as part, tempfile.TemporaryDirectory(prefix="mova-") as folder:
+        with atomic_file(path) as part, tempfile.TemporaryDirectory(prefix="mova-") as folder:
+            made = Path(folder) / "clip.webm"
             line.write_videofile(
-                str(part),
+                str(made),
                 fps=clip.fps,
                 codec="libvpx-vp9",
                 audio_codec="libopus",
@@ -100,7 +106,8 @@ def export_webm(path: str | os.PathLike[str], source: Source, *, crf: int = 30) 
                 logger=None,
             )
             # moviepy does not look at ffmpeg's exit code: a file cut short must not be published.
-            verify(part, Path(path).name, len(clip.frames), clip.fps, clip.seconds, "matroska")
+            verify(made, Path(path).name, len(clip.frames), clip.fps, clip.seconds, "matroska")
+            shutil.copyfile(made, part)
 
 
 def export_gif(path: str | os.PathLike[str], source: Source, *, fps: float = 12.5, width: int = 480) -> None:
@@ -118,13 +125,18 @@ def export_gif(path: str | os.PathLike[str], source: Source, *, fps: float = 12.
     clip = _clip(source)
     with _one_line(path):
         from moviepy import vfx
+        from PIL import Image
 
         line = to_moviepy(clip).without_audio()
         if clip.frames.shape[2] > width:
             line = line.with_effects([vfx.Resize(width=width)])
         rate = min((rate for rate in GIF_RATES if rate <= max(clip.fps, 5.0)), key=lambda rate: abs(rate - fps))
-        with atomic_file(path, ".gif") as part:
-            line.write_gif(str(part), fps=rate, loop=0, logger=None)
+        # moviepy's own write_gif leaves its file open when the disk is full; Pillow writes the frames in memory.
+        pictures = [Image.fromarray(frame).quantize(256) for frame in line.iter_frames(fps=rate, dtype="uint8")]
+        gif = io.BytesIO()
+        pictures[0].save(gif, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / rate), loop=0)
+        with atomic_file(path) as part:
+            part.write_bytes(gif.getvalue())
 
 
 def export_frame_png(

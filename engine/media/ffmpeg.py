@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterable
@@ -133,7 +134,9 @@ def reason(complaints: str, returncode: int) -> str:
             return cause[0].lower() + cause[1:]
     if lines:
         return lines[0][:200]
-    return f"ffmpeg was killed (signal {-returncode})" if returncode < 0 else f"ffmpeg ended with code {returncode}"
+    if returncode < 0:
+        return f"ffmpeg was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
+    return f"ffmpeg ended with code {returncode}"
 
 
 def _feed(process: subprocess.Popen[bytes], pieces: Iterable[bytes | memoryview]) -> None:

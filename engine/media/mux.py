@@ -285,7 +285,7 @@ def _encode(
     """Run ffmpeg once: frames through a pipe, sound and settings from files in `folder`."""
     count, height, width, _ = frames.shape
     sound, tags = folder / "sound.f32", folder / "tags.txt"
-    wave.tofile(sound)
+    sound.write_bytes(wave.tobytes())
     if len(text.encode()) > probe.MAX_SETTINGS_BYTES:
         log.warning("the settings are too long for a comment tag; only the sidecar holds them")
         text = ""

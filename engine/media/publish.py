@@ -12,12 +12,12 @@ from engine.errors import OutputError
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary file in the folder of `path` that takes its place when the block ends well.
 
-    Yields the path of the temporary file, ending in ``.part`` plus `suffix` (for writers that go by the extension).
-    When the block ends, the file is flushed to disk, renamed over `path`, and the folder is flushed too. When it
-    raises, the temporary file is removed and `path` is as before.
+    Yields the path of the temporary file, which exists, is empty and ends in ``.part``. When the block ends, the file
+    is flushed to disk, renamed over `path`, and the folder is flushed too. When it raises, the temporary file is
+    removed and `path` is as before.
 
     Raises:
         OutputError: the folder is missing or not writable, the disk is full, or `path` is a folder. Any other
@@ -26,7 +26,7 @@ def atomic_file(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path
     target = Path(path)
     check_target(target)
     # A short random name: the name of `path` may already be as long as the file system allows.
-    part = target.parent / f".{secrets.token_hex(8)}.part{suffix}"
+    part = target.parent / f".{secrets.token_hex(8)}.part"
     try:
         part.touch(exist_ok=False)
         yield part
