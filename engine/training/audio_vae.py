@@ -1,0 +1,185 @@
+"""The demo model's audio VAE: a small continuous DAC, trained on the sounds of rendered clips.
+
+With the usual initialisation such a network stays silent for a thousand steps. So the weights start with unit gain,
+the latents with unit deviation and the output with the level of the sounds, and what is compared is spectra at
+several resolutions, with only a little of the waveform itself: that alone would reward silence.
+Shapes: B batch, T samples, N = T / hop latents, C latent channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.evaluation.judges import load_referee
+from engine.evaluation.onsets import find_onsets
+from engine.models import AudioVAE
+from engine.models.dac import Snake
+from engine.training.loop import Figures, generator_at
+
+Array = np.ndarray
+WINDOWS = (1024, 256, 64)  # samples; hops are a quarter of them
+FLOOR = 0.03  # spectral magnitude below which differences no longer count: about -70 dB of full scale
+OUTPUT_RMS = 0.15
+LOGVAR_BIAS = -4.5  # of the latents at the start
+ONSET_REACH = 0.09  # s within which an onset of the copy answers one of the sound
+
+
+@torch.no_grad()
+def make_audio_vae(config: dict[str, Any], probe: Tensor) -> AudioVAE:
+    """A fresh VAE with unit gains.
+
+    Args:
+        config: arguments of ``AudioVAE``.
+        probe: sounds (B, 1, T) by which the scales of latents and output are set.
+    """
+    vae = AudioVAE(**config)
+    for module in vae.modules():
+        if isinstance(module, nn.ConvTranspose1d):  # two taps of the kernel reach each sample
+            nn.init.normal_(module.weight, std=math.sqrt(1.0 / (2 * module.in_channels)))
+        elif isinstance(module, nn.Conv1d):
+            nn.init.normal_(module.weight, std=math.sqrt(1.0 / (module.in_channels * module.kernel_size[0])))
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for part in (vae.encoder, vae.decoder):
+        for block in part.modules():
+            inner = getattr(block, "block", None)
+            if isinstance(inner, nn.Sequential) and len(inner) == 4 and isinstance(inner[3], nn.Conv1d):
+                inner[3].weight.mul_(0.3)  # residual branches begin quietly
+    half = vae.config.latent_dim
+    vae.quant_conv.weight[half:].mul_(0.1)
+    vae.quant_conv.bias[half:] = LOGVAR_BIAS
+    mean, _ = vae.encode(probe)
+    vae.quant_conv.weight[:half].div_(mean.std().clamp_min(1e-6))
+    mean, _ = vae.encode(probe)
+    out = [layer for layer in vae.decoder.model if isinstance(layer, nn.Conv1d)][-1]
+    level = torch.atanh(vae.decode(mean).clamp(-0.999, 0.999)).square().mean().sqrt()
+    out.weight.mul_(OUTPUT_RMS / level.clamp_min(1e-6))
+    return vae
+
+
+def spectra(wave: Tensor, window: int) -> Tensor:
+    """(B, T) -> magnitudes (B, window / 2 + 1, steps), float32."""
+    shape = torch.hann_window(window, device=wave.device)
+    found = torch.stft(wave, window, window // 4, window=shape, return_complex=True)
+    return torch.view_as_real(found).square().sum(-1).add(1e-8).sqrt()
+
+
+def spectral_error(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean difference of log magnitudes, plus that of the magnitudes by their own size, over all WINDOWS."""
+    total = made.new_zeros(())
+    for window in WINDOWS:
+        ours, theirs = spectra(made, window), spectra(wanted, window)
+        total = total + ((ours + FLOOR).log() - (theirs + FLOOR).log()).abs().mean()
+        total = total + (ours - theirs).abs().mean() / theirs.mean().clamp_min(1e-3)
+    return total / len(WINDOWS)
+
+
+class AudioVaeObjective(nn.Module):
+    """The VAE with its loss."""
+
+    def __init__(self, vae: AudioVAE, wave_weight: float, kl_weight: float) -> None:
+        super().__init__()
+        self.vae = vae
+        self.wave_weight = wave_weight
+        self.kl_weight = kl_weight
+
+    def forward(self, samples: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """samples (B, T) int16, noise (B, C, N) -> loss and figures."""
+        wanted = samples.float() / 32767.0
+        mean, logvar = self.vae.encode(wanted[:, None])
+        mean, logvar = mean.float(), logvar.float().clamp(-30.0, 20.0)
+        made = self.vae.decode(mean + (0.5 * logvar).exp() * noise)[:, 0].float()
+        spectral = spectral_error(made, wanted)
+        wave = (made - wanted).abs().mean() / wanted.abs().mean().clamp_min(1e-3)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+        figures = {"spectral": spectral.detach(), "wave": wave.detach(), "kl": kl.detach()}
+        return spectral + self.wave_weight * wave + self.kl_weight * kl, figures
+
+
+class AudioVaeTask:
+    """Windows of random sounds; held-out figures over whole clips, by the referee's ear and its onsets."""
+
+    name = "audio-vae"
+
+    def __init__(
+        self, objective: AudioVaeObjective, batch: int, window: int, seed: int, train: Array, held: Array, names: Any
+    ) -> None:
+        """``train``, ``held``: (clips, samples) int16; ``names``: the family of each held-out clip.
+
+        ``window``: samples, a multiple of the hop.
+        """
+        assert window % objective.vae.hop == 0
+        self.module: nn.Module = objective
+        self.objective = objective
+        self.size = batch
+        self.window = window
+        self.seed = seed
+        self.train = train
+        self.held = held
+        self.names = list(names)
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        generator = generator_at(self.seed, step, rank)
+        clips, samples = self.train.shape
+        count = max(1, self.size // world)
+        which = torch.randint(clips, (count,), generator=generator).tolist()
+        start = torch.randint(samples - self.window + 1, (count,), generator=generator).tolist()
+        windows = np.stack([self.train[c, s : s + self.window] for c, s in zip(which, start, strict=True)])
+        vae = self.objective.vae
+        noise = torch.randn((count, vae.config.latent_dim, self.window // vae.hop), generator=generator)
+        return {"samples": torch.from_numpy(windows), "noise": noise}
+
+    @torch.no_grad()
+    def evaluate(self, module: nn.Module) -> Figures:
+        """Share of sounds whose class the ear still hears, median onset error (ms), missed and extra onsets."""
+        vae, referee = self.objective.vae, load_referee()
+        rate, errors, kept, missed, extra, spectral = vae.sample_rate, [], [], 0, 0, []
+        for clip, family in zip(self.held, self.names, strict=True):
+            wanted = torch.from_numpy(clip.astype(np.float32) / 32767.0)[None]
+            whole = nn.functional.pad(wanted, (0, -wanted.shape[1] % vae.hop))[:, None]
+            made = vae.decode(vae.encode(whole.to(vae.device))[0].float())[:, 0, : wanted.shape[1]].float().cpu()
+            spectral.append(float(spectral_error(made, wanted)))
+            kept.append(referee.hear(made[0].numpy(), rate) == family)
+            there, here = find_onsets(wanted[0].numpy(), rate), find_onsets(made[0].numpy(), rate)
+            near = [float(np.abs(here - t).min()) if len(here) else np.inf for t in there]
+            errors += [e for e in near if e <= ONSET_REACH]
+            missed += sum(e > ONSET_REACH for e in near)
+            extra += sum(bool(len(there) == 0 or np.abs(there - t).min() > ONSET_REACH) for t in here)
+        return {
+            "spectral": float(np.mean(spectral)),
+            "class_kept": float(np.mean(kept)),
+            "onset_ms": float(np.median(errors)) * 1000.0 if errors else float("nan"),
+            "missed": missed,
+            "extra": extra,
+        }
+
+
+@torch.no_grad()
+def fold_scale(vae: AudioVAE, deviation: Tensor) -> None:
+    """Rescales the latents to unit deviation, inside the two 1x1 convolutions: the decoded sound stays the same.
+
+    Args:
+        deviation: (C,), of the latents over many clips.
+    """
+    half, bias = vae.config.latent_dim, vae.quant_conv.bias
+    assert bias is not None
+    scale = deviation.to(vae.quant_conv.weight).clamp_min(1e-6)
+    vae.quant_conv.weight[:half].div_(scale[:, None, None])
+    bias[:half].div_(scale)
+    bias[half:].sub_(2.0 * scale.log())
+    vae.post_quant_conv.weight.mul_(scale[None, :, None])
+
+
+def snake_first(module: nn.Module) -> list[dict[str, Any]]:
+    """Optimizer groups: the frequencies of the snakes learn without weight decay, which would pull them to zero."""
+    snakes = {id(p) for layer in module.modules() if isinstance(layer, Snake) for p in layer.parameters()}
+    parameters = list(module.parameters())
+    return [
+        {"params": [p for p in parameters if id(p) not in snakes]},
+        {"params": [p for p in parameters if id(p) in snakes], "weight_decay": 0.0},
+    ]

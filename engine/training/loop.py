@@ -1,0 +1,279 @@
+"""The loop that all stages share: steps, learning rate, average of weights, checkpoints, signals, logs.
+
+A stage gives a ``Task``: a module whose forward is the loss, and a batch for each step. The batch is a pure function
+of (seed, step, rank), so a run that is interrupted anywhere and resumed takes the same steps to the same bits on one
+device. accelerate is the frame: the same command runs on one CPU, one GPU or many.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from engine.training import checkpoint
+from engine.training.log import JsonLines
+
+log = logging.getLogger(__name__)
+
+Figures = dict[str, Any]
+EMA_WARMUP = 10.0  # steps; early averages forget faster, (1 + step) / (EMA_WARMUP + step)
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a stage learns. ``steps`` is the whole run; ``rate`` the highest learning rate."""
+
+    steps: int
+    rate: float
+    warmup: int = 100
+    final: float = 0.05  # of ``rate``, at the end of the cosine
+    decay: float = 0.001
+    clip: float = 1.0
+    ema: float = 0.998
+    betas: tuple[float, float] = (0.9, 0.98)
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, ...: a straight climb, then a half cosine down to ``final``."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        share = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.rate * (self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share)))
+
+    def ema_at(self, step: int) -> float:
+        """How much of the average stays at step 0, 1, ..."""
+        return min(self.ema, (1.0 + step) / (EMA_WARMUP + step))
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often things happen, in steps."""
+
+    log: int = 25
+    evaluate: int = 500
+    save: int = 250
+
+
+class Task(Protocol):
+    """What a stage trains: ``module(**batch(step))`` is (loss, figures)."""
+
+    name: str
+    module: nn.Module
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Any]: ...
+
+    def evaluate(self, module: nn.Module) -> Figures: ...
+
+
+class Average:
+    """Exponential moving average of a module's parameters, float32."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.values = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, keep: float) -> None:
+        """average = keep * average + (1 - keep) * parameter."""
+        pairs = [(self.values[name], p) for name, p in module.named_parameters()]
+        torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1.0 - keep)
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Within the block the module has the averaged weights."""
+        with torch.no_grad():
+            kept = {name: p.detach().clone() for name, p in module.named_parameters()}
+            for name, p in module.named_parameters():
+                p.copy_(self.values[name])
+            try:
+                yield
+            finally:
+                for name, p in module.named_parameters():
+                    p.copy_(kept[name])
+
+
+class Stop:
+    """Becomes true on SIGTERM or SIGINT, so that a run can end on a step's edge with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        log.warning("signal %d: stopping after this step", number)
+        self.asked = True
+
+
+def make_accelerator(device: str = "auto") -> Accelerator:
+    """bf16 autocast on whatever device accelerate finds, or on the CPU when asked for."""
+    return Accelerator(mixed_precision="bf16", cpu=device == "cpu")
+
+
+def train(
+    task: Task,
+    how: Optimization,
+    folder: Path,
+    rhythm: Rhythm | None = None,
+    accelerator: Accelerator | None = None,
+    until: int | None = None,
+    groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> dict[str, Tensor]:
+    """Trains to ``how.steps``, from the checkpoint in ``folder`` if there is one.
+
+    Args:
+        folder: gets ``checkpoint.pt`` and ``log.jsonl``.
+        until: stop at this step instead, with a checkpoint (a run in parts).
+        groups: optimizer groups of the module; a group's ``scale`` multiplies its learning rate.
+        prepare: called with the module before the optimizer is made.
+
+    Returns:
+        The averaged parameters, on the CPU.
+
+    Raises:
+        KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
+    """
+    rhythm = rhythm or Rhythm()
+    accelerator = accelerator or make_accelerator()
+    rank, world, first = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    path = folder / "checkpoint.pt"
+    module = task.module.to(accelerator.device)
+    if prepare is not None:
+        prepare(module)
+    optimizer = torch.optim.AdamW(
+        groups(module) if groups else [{"params": list(module.parameters())}],
+        lr=how.rate,
+        betas=how.betas,
+        weight_decay=how.decay,
+        fused=accelerator.device.type in ("cpu", "cuda"),
+    )
+    scales = [float(g.get("scale", 1.0)) for g in optimizer.param_groups]
+    average, step = Average(module), 0
+    if path.is_file():
+        step = _load(checkpoint.read(path), module, optimizer, average)
+        log.info("%s: goes on from step %d of %d", task.name, step, how.steps)
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    lines = JsonLines(folder / "log.jsonl")
+    end = min(how.steps, how.steps if until is None else until)
+    sums: dict[str, tuple[float, int]] = {}
+    began, counted = time.monotonic(), 0
+
+    def save() -> None:
+        accelerator.wait_for_everyone()
+        if first:
+            checkpoint.write_atomically(path, _state(step, module, optimizer, average))
+
+    with Stop() as stop:
+        module.train()
+        while step < end and not stop.asked:
+            batch = {
+                k: v.to(accelerator.device) if isinstance(v, Tensor) else v
+                for k, v in task.batch(step, rank, world).items()
+            }
+            for group, scale in zip(optimizer.param_groups, scales, strict=True):
+                group["lr"] = how.rate_at(step) * scale
+            loss, figures = wrapped(**batch)
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(module.parameters(), how.clip)
+            if bool(torch.isfinite(norm)):
+                optimizer.step()
+                average.update(module, how.ema_at(step))
+            else:
+                log.warning("%s: step %d skipped, its gradient is not finite", task.name, step)
+            step += 1
+            for name, value in {"loss": loss.detach(), "norm": norm, **figures}.items():
+                value = float(value)
+                if not math.isnan(value):
+                    total, count = sums.get(name, (0.0, 0))
+                    sums[name] = (total + value, count + 1)
+            counted += 1
+            if first and step % rhythm.log == 0:
+                spent = (time.monotonic() - began) / counted
+                means = {name: total / count for name, (total, count) in sums.items()}
+                lines.write(step=step, rate=how.rate_at(step - 1), step_seconds=spent, **means)
+                began, sums, counted = time.monotonic(), {}, 0
+            if step % rhythm.evaluate == 0 or step == how.steps:
+                if first:
+                    with average.applied(module), accelerator.autocast():
+                        module.eval()
+                        lines.write(step=step, held_out=task.evaluate(module))
+                        module.train()
+                accelerator.wait_for_everyone()
+                began, sums, counted = time.monotonic(), {}, 0
+            if step % rhythm.save == 0 and step < end:
+                save()
+        save()
+    if stop.asked:
+        raise KeyboardInterrupt(f"{task.name} stopped at step {step}")
+    return {name: value.cpu() for name, value in average.values.items()}
+
+
+def _state(step: int, module: nn.Module, optimizer: Any, average: Average) -> dict[str, Any]:
+    return {
+        "step": step,
+        "model": dict(module.state_dict()),
+        "optimizer": optimizer.state_dict(),
+        "average": average.values,
+        "random": checkpoint.random_states(),
+    }
+
+
+def _load(state: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> int:
+    module.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    with torch.no_grad():
+        for name, value in state["average"].items():
+            average.values[name].copy_(value)
+    checkpoint.restore_random_states(state["random"])
+    return int(state["step"])
+
+
+def generator_at(*key: int) -> torch.Generator:
+    """A CPU generator that is a function of the numbers of ``key`` (seed, step, rank, purpose) alone."""
+    value = 0
+    for part in key:  # splitmix64 of the running value, so that neighbouring steps share nothing
+        value = (value + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return torch.Generator("cpu").manual_seed(value >> 1)
+
+
+def keep_memory() -> bool:
+    """Asks glibc to keep freed memory for the next step instead of giving it back to the system.
+
+    A training step on a CPU allocates and frees the same gigabytes again and again; by default every large block is
+    mapped anew and its pages are cleared by the kernel, which can cost half of all time.
+
+    Returns:
+        Whether this C library understood (glibc only; elsewhere nothing changes).
+    """
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # names of mallopt's options in malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(k, v) == 1 for k, v in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)))
