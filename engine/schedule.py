@@ -56,8 +56,12 @@ class ScheduleConfig:
 def sigmas(steps: int, shift: float, config: ScheduleConfig) -> torch.Tensor:
     """Shifted noise levels of `steps` steps, then the final 0: (steps + 1,) float64."""
     line = torch.linspace(config.sigma_max, config.sigma_min, steps, dtype=torch.float64)
-    shifted = shift * line / (1 + (shift - 1) * line)
-    return torch.cat((shifted, torch.zeros(1, dtype=torch.float64)))
+    return torch.cat((shift_sigma(line, shift), torch.zeros(1, dtype=torch.float64)))
+
+
+def shift_sigma(sigma: torch.Tensor, shift: float) -> torch.Tensor:
+    """Moves noise levels in [0, 1] towards 1 (shift > 1): shift sigma / (1 + (shift - 1) sigma)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 @dataclass(frozen=True)

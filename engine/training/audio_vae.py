@@ -1,14 +1,18 @@
 """The demo model's audio VAE: a small continuous DAC, trained on the sounds of rendered clips.
 
 With the usual initialisation such a network stays silent for a thousand steps. So the weights start with unit gain,
-the latents with unit deviation and the output with the level of the sounds, and what is compared is spectra at
-several resolutions, with only a little of the waveform itself: that alone would reward silence.
+the latents with unit deviation and the output quietly. What is compared first is the waveform alone, by its square:
+that is learned at once, as a linear code is. Spectra at several resolutions come in later; from the start they would
+ask for silence, since noise in a silent band costs more than a tone that is missing.
 Shapes: B batch, T samples, N = T / hop latents, C latent channels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,12 +23,13 @@ from engine.evaluation.judges import load_referee
 from engine.evaluation.onsets import find_onsets
 from engine.models import AudioVAE
 from engine.models.dac import Snake
-from engine.training.loop import Figures, generator_at
+from engine.training.loop import Average, Figures, generator_at
 
 Array = np.ndarray
 WINDOWS = (1024, 256, 64)  # samples; hops are a quarter of them
-FLOOR = 0.03  # spectral magnitude below which differences no longer count: about -70 dB of full scale
-OUTPUT_RMS = 0.15
+BANDS = (48, 24, 8)  # bands that each window's spectrum is gathered into
+FLOOR = 0.05  # least mean magnitude that errors are measured by, so that a silent window does not weigh more
+OUTPUT_RMS = 0.04  # at the start; louder noise is so wrong that training would begin by silencing it
 LOGVAR_BIAS = -4.5  # of the latents at the start
 ONSET_REACH = 0.09  # s within which an onset of the copy answers one of the sound
 
@@ -70,35 +75,73 @@ def spectra(wave: Tensor, window: int) -> Tensor:
 
 
 def spectral_error(made: Tensor, wanted: Tensor) -> Tensor:
-    """Mean difference of log magnitudes, plus that of the magnitudes by their own size, over all WINDOWS."""
+    """How far two sounds are apart in band levels and in spectra, each by its own size, over all WINDOWS.
+
+    Band levels are compared by their square root, which stands for the ear.
+    """
     total = made.new_zeros(())
-    for window in WINDOWS:
+    for window, bands in zip(WINDOWS, BANDS, strict=True):
         ours, theirs = spectra(made, window), spectra(wanted, window)
-        total = total + ((ours + FLOOR).log() - (theirs + FLOOR).log()).abs().mean()
-        total = total + (ours - theirs).abs().mean() / theirs.mean().clamp_min(1e-3)
+        total = total + (ours - theirs).norm() / theirs.norm().clamp_min(FLOOR)
+        filters = band_filters(window, bands).to(made)
+        ours, theirs = ((filters @ x.square() + 1e-6).sqrt().sqrt() for x in (ours, theirs))
+        total = total + 2.0 * (ours - theirs).abs().mean() / theirs.mean().clamp_min(FLOOR)
     return total / len(WINDOWS)
+
+
+@cache
+def band_filters(window: int, bands: int) -> Tensor:
+    """Triangles (bands, window / 2 + 1) that widen with the frequency, at least two bins wide each."""
+    bins = torch.arange(window // 2 + 1, dtype=torch.float32)
+    top = window / 2.0
+    edges = [0.0]
+    for k in range(bands + 1):  # as even as possible on a logarithmic scale, but never closer than a bin
+        edges.append(max(edges[-1] + 1.0, top ** ((k + 1) / (bands + 1))))
+    scale = top / edges[-1]
+    e = torch.tensor(edges) * scale
+    up = (bins - e[:-2, None]) / (e[1:-1] - e[:-2])[:, None]
+    down = (e[2:, None] - bins) / (e[2:] - e[1:-1])[:, None]
+    return torch.minimum(up, down).clamp_min(0.0)
+
+
+def wave_error(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean square difference of waveforms by the mean square of what is wanted."""
+    return (made - wanted).square().mean() / wanted.square().mean().clamp_min(1e-6)
 
 
 class AudioVaeObjective(nn.Module):
     """The VAE with its loss."""
 
-    def __init__(self, vae: AudioVAE, wave_weight: float, kl_weight: float) -> None:
+    def __init__(self, vae: AudioVAE, kl_weight: float) -> None:
         super().__init__()
         self.vae = vae
-        self.wave_weight = wave_weight
         self.kl_weight = kl_weight
 
-    def forward(self, samples: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """samples (B, T) int16, noise (B, C, N) -> loss and figures."""
-        wanted = samples.float() / 32767.0
-        mean, logvar = self.vae.encode(wanted[:, None])
-        mean, logvar = mean.float(), logvar.float().clamp(-30.0, 20.0)
-        made = self.vae.decode(mean + (0.5 * logvar).exp() * noise)[:, 0].float()
-        spectral = spectral_error(made, wanted)
-        wave = (made - wanted).abs().mean() / wanted.abs().mean().clamp_min(1e-3)
-        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+    def forward(self, samples: Tensor, noise: Tensor, spectral_weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """samples (B, T) int16, noise (B, C, N), weight of the spectra () -> loss and figures.
+
+        In float32 whatever the surroundings say: bf16 is coarser than the quiet parts, and no faster here.
+        """
+        with torch.autocast(samples.device.type, enabled=False):
+            wanted = samples.float() / 32767.0
+            mean, logvar = self.vae.encode(wanted[:, None])
+            logvar = logvar.clamp(-30.0, 20.0)
+            made = self.vae.decode(mean + (0.5 * logvar).exp() * noise)[:, 0]
+            spectral = spectral_error(made, wanted)
+            wave = wave_error(made, wanted) + 0.5 * wave_error(made.diff(dim=1), wanted.diff(dim=1))
+            kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
         figures = {"spectral": spectral.detach(), "wave": wave.detach(), "kl": kl.detach()}
-        return spectral + self.wave_weight * wave + self.kl_weight * kl, figures
+        return wave + spectral_weight * spectral + self.kl_weight * kl, figures
+
+
+@dataclass(frozen=True)
+class AudioVaeRecipe:
+    """``batch`` windows of ``window`` samples; from step ``spectral_from`` on, spectra count ``spectral_weight``."""
+
+    batch: int = 12
+    window: int = 9600
+    spectral_from: int = 700
+    spectral_weight: float = 0.1
 
 
 class AudioVaeTask:
@@ -107,17 +150,19 @@ class AudioVaeTask:
     name = "audio-vae"
 
     def __init__(
-        self, objective: AudioVaeObjective, batch: int, window: int, seed: int, train: Array, held: Array, names: Any
+        self,
+        objective: AudioVaeObjective,
+        recipe: AudioVaeRecipe,
+        seed: int,
+        train: Array,
+        held: Array,
+        names: Sequence[str],
     ) -> None:
-        """``train``, ``held``: (clips, samples) int16; ``names``: the family of each held-out clip.
-
-        ``window``: samples, a multiple of the hop.
-        """
-        assert window % objective.vae.hop == 0
+        """``train``, ``held``: (clips, samples) int16; ``names``: the family of each held-out clip."""
+        assert recipe.window % objective.vae.hop == 0, f"window {recipe.window} is no multiple of {objective.vae.hop}"
         self.module: nn.Module = objective
         self.objective = objective
-        self.size = batch
-        self.window = window
+        self.recipe = recipe
         self.seed = seed
         self.train = train
         self.held = held
@@ -126,17 +171,25 @@ class AudioVaeTask:
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
         generator = generator_at(self.seed, step, rank)
         clips, samples = self.train.shape
-        count = max(1, self.size // world)
+        count = max(1, self.recipe.batch // world)
         which = torch.randint(clips, (count,), generator=generator).tolist()
-        start = torch.randint(samples - self.window + 1, (count,), generator=generator).tolist()
-        windows = np.stack([self.train[c, s : s + self.window] for c, s in zip(which, start, strict=True)])
+        start = torch.randint(samples - self.recipe.window + 1, (count,), generator=generator).tolist()
+        windows = np.stack([self.train[c, s : s + self.recipe.window] for c, s in zip(which, start, strict=True)])
         vae = self.objective.vae
-        noise = torch.randn((count, vae.config.latent_dim, self.window // vae.hop), generator=generator)
-        return {"samples": torch.from_numpy(windows), "noise": noise}
+        noise = torch.randn((count, vae.config.latent_dim, self.recipe.window // vae.hop), generator=generator)
+        weight = self.recipe.spectral_weight * (step >= self.recipe.spectral_from)
+        return {"samples": torch.from_numpy(windows), "noise": noise, "spectral_weight": torch.tensor(weight)}
+
+    def before_step(self, step: int, average: Average) -> None:
+        """Nothing changes in the course of this stage."""
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module) -> Figures:
         """Share of sounds whose class the ear still hears, median onset error (ms), missed and extra onsets."""
+        with torch.autocast(self.objective.vae.device.type, enabled=False):
+            return self._listen()
+
+    def _listen(self) -> Figures:
         vae, referee = self.objective.vae, load_referee()
         rate, errors, kept, missed, extra, spectral = vae.sample_rate, [], [], 0, 0, []
         for clip, family in zip(self.held, self.names, strict=True):

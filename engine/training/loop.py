@@ -35,12 +35,22 @@ EMA_WARMUP = 10.0  # steps; early averages forget faster, (1 + step) / (EMA_WARM
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a stage learns. ``steps`` is the whole run; ``rate`` the highest learning rate."""
+    """How a stage learns.
+
+    Attributes:
+        steps: the whole run.
+        rate: the highest learning rate, reached after ``warmup`` steps and left on a half cosine.
+        again: a step from which a second half cosine begins, at ``again_rate``; 0 for none.
+        final: of ``rate``, at the end of a cosine.
+        ema: how much of the averaged weights stays at each step.
+    """
 
     steps: int
     rate: float
     warmup: int = 100
-    final: float = 0.05  # of ``rate``, at the end of the cosine
+    final: float = 0.05
+    again: int = 0
+    again_rate: float = 0.0
     decay: float = 0.001
     clip: float = 1.0
     ema: float = 0.998
@@ -50,8 +60,14 @@ class Optimization:
         """Learning rate of step 0, 1, ...: a straight climb, then a half cosine down to ``final``."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        share = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.rate * (self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share)))
+        if self.again and step >= self.again:
+            return self._cosine(step, self.again_rate, self.again, self.steps)
+        return self._cosine(step, self.rate, self.warmup, self.again or self.steps)
+
+    def _cosine(self, step: int, top: float, begin: int, end: int) -> float:
+        share = min(1.0, (step - begin) / max(1, end - begin))
+        low = self.final * self.rate
+        return low + (top - low) * 0.5 * (1.0 + math.cos(math.pi * share))
 
     def ema_at(self, step: int) -> float:
         """How much of the average stays at step 0, 1, ..."""
@@ -74,6 +90,9 @@ class Task(Protocol):
     module: nn.Module
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]: ...
+
+    def before_step(self, step: int, average: Average) -> None:
+        """Called before every step, for what changes in the course of a run."""
 
     def evaluate(self, module: nn.Module) -> Figures: ...
 
@@ -188,6 +207,7 @@ def train(
     with Stop() as stop:
         module.train()
         while step < end and not stop.asked:
+            task.before_step(step, average)
             batch = {
                 k: v.to(accelerator.device) if isinstance(v, Tensor) else v
                 for k, v in task.batch(step, rank, world).items()

@@ -19,7 +19,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 from einops import rearrange
 from torch import Tensor, nn
 
-from engine.training.loop import Figures, generator_at
+from engine.training.loop import Average, Figures, generator_at
 
 Array = np.ndarray
 MOVING = 0.08  # change between neighbouring frames, of a range of 2, from which a pixel counts as moving
@@ -200,6 +200,9 @@ class VideoVaeTask:
         side = [n // config.scale_factor_spatial for n in self.train.shape[2:4]]
         shape = (count, config.z_dim, (part.frames - 1) // config.scale_factor_temporal + 1, *side)
         return {"frames": torch.from_numpy(windows), "noise": torch.randn(shape, generator=generator)}
+
+    def before_step(self, step: int, average: Average) -> None:
+        """Nothing changes in the course of this stage."""
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module) -> Figures:

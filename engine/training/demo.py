@@ -1,0 +1,194 @@
+"""The demo model from nothing: every stage of its recipe, each picking up where it was left.
+
+    data        rendered clips                          work/data
+    video-vae   pictures <-> latents                    work/video-vae
+    audio-vae   sound <-> latents                       work/audio-vae
+    latents     every clip encoded once                 work/latents
+    towers      experts, audio tower, bridge and text   work/towers
+    export      all of it in the released layout        assets/models/demo, or where told
+
+A stage that is done is not done again; an unfinished one goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from engine.models import AudioVAE
+from engine.training import checkpoint
+from engine.training.audio_vae import AudioVaeObjective, AudioVaeTask, make_audio_vae, snake_first
+from engine.training.data import load_audio, load_frames, render_set, spec_at
+from engine.training.export import export_model
+from engine.training.flow import JointObjective
+from engine.training.latents import (
+    LatentStatistics,
+    encode_conditions,
+    encode_pictures_of,
+    encode_sounds_of,
+    load_latents,
+    measure,
+)
+from engine.training.loop import make_accelerator, train
+from engine.training.recipe import Recipe
+from engine.training.towers import JointLatents, TowersTask, make_objective
+from engine.training.video_vae import VideoVaeObjective, VideoVaeTask, channels_last, make_video_vae
+
+log = logging.getLogger(__name__)
+
+STAGES = ("data", "video-vae", "audio-vae", "latents", "towers", "export")
+HELD_VIDEOS, HELD_SOUNDS, HELD_LATENTS = 24, 64, 192  # held-out clips that each stage is measured on
+MEASURED = 1024  # clips over which the latents' statistics are taken
+PROBE_SOUNDS = 64  # clips by which a fresh audio VAE is scaled
+
+
+class DemoRun:
+    """One run of a recipe in a working folder.
+
+    Args:
+        work: where everything but the finished model goes.
+        device: "auto" or "cpu".
+        processes: that render at once.
+    """
+
+    def __init__(self, recipe: Recipe, work: Path, device: str = "auto", processes: int = 1) -> None:
+        self.recipe = recipe
+        self.work = work
+        self.device = device
+        self.processes = processes
+
+    def run(self, stage: str, out: Path, until: int | None = None) -> None:
+        """One stage of STAGES; ``until`` ends a training stage early, ``out`` is where export writes."""
+        {
+            "data": self.render,
+            "video-vae": lambda: self.train_video_vae(until),
+            "audio-vae": lambda: self.train_audio_vae(until),
+            "latents": self.encode,
+            "towers": lambda: self.train_towers(until),
+            "export": lambda: self.export(out),
+        }[stage]()
+
+    def render(self) -> None:
+        r = self.recipe
+        for name, clips in (("held", r.held_clips), ("train", r.train_clips)):
+            render_set(self.work / "data" / name, name, clips, r.seed, r.clip, self.processes)
+
+    def train_video_vae(self, until: int | None = None) -> None:
+        objective, stage = self._video_objective(), self.recipe.video
+        frames = load_frames(self.work / "data" / "train", stage.clips)
+        held = load_frames(self.work / "data" / "held", min(HELD_VIDEOS, self.recipe.held_clips))
+        task = VideoVaeTask(objective, self.recipe.video_parts, self.recipe.seed, frames, held)
+        folder = self.work / "video-vae"
+        train(task, stage.optimization, folder, stage.rhythm, self._accelerator(), until, prepare=channels_last)
+
+    def train_audio_vae(self, until: int | None = None) -> None:
+        objective, stage = self._audio_objective(), self.recipe.audio
+        names = [spec_at(self.recipe.seed, "held", i).family for i in range(min(HELD_SOUNDS, self.recipe.held_clips))]
+        task = AudioVaeTask(
+            objective,
+            self.recipe.audio_windows,
+            self.recipe.seed,
+            load_audio(self.work / "data" / "train", stage.clips),
+            load_audio(self.work / "data" / "held", len(names)),
+            names,
+        )
+        folder = self.work / "audio-vae"
+        train(task, stage.optimization, folder, stage.rhythm, self._accelerator(), until, groups=snake_first)
+
+    def encode(self) -> None:
+        r, vae, ear = self.recipe, self.video_vae(), self.audio_vae()
+        channels_last(vae)
+        for name, clips in (("held", r.held_clips), ("train", r.train_clips)):
+            encode_pictures_of(self.work / "data" / name, self._latents("pictures", name), clips, r.clip, vae)
+            encode_sounds_of(self.work / "data" / name, self._latents("sounds", name), clips, ear)
+        blank = torch.full((1, r.clip.height, r.clip.width, 3), 255, dtype=torch.uint8)
+        checkpoint.write_atomically(
+            self.work / "latents" / "blank.pt", {"blank": encode_conditions(vae, blank, r.clip.frames)}
+        )
+        raw = self._load_latents("train", min(MEASURED, r.train_clips), None)
+        (self.work / "latents" / "statistics.json").write_text(json.dumps(asdict(measure(raw))), encoding="utf-8")
+
+    def train_towers(self, until: int | None = None) -> None:
+        r, stage = self.recipe, self.recipe.towers
+        clips = {"train": stage.clips, "held": min(HELD_LATENTS, r.held_clips)}
+        sets = [self._load_latents(name, count, self._statistics()) for name, count in clips.items()]
+        task = TowersTask(self._joint_objective(), r.towers_steps, r.seed, *sets)
+        train(task, stage.optimization, self.work / "towers", stage.rhythm, self._accelerator(), until)
+
+    def export(self, out: Path) -> None:
+        """The averaged weights of all parts, in the released layout."""
+        objective = self._joint_objective()
+        _load_average(objective, self.work / "towers")
+        export_model(out, objective, self.video_vae(), self.audio_vae(), self._statistics(), self.recipe)
+        log.info("written to %s", out)
+
+    def video_vae(self) -> AutoencoderKLWan:
+        """The trained one, with averaged weights."""
+        objective = self._video_objective()
+        _load_average(objective, self.work / "video-vae")
+        return objective.vae.eval()
+
+    def audio_vae(self) -> AudioVAE:
+        """The trained one, with averaged weights."""
+        objective = self._audio_objective(fresh=False)
+        _load_average(objective, self.work / "audio-vae")
+        return objective.vae.eval()
+
+    def _video_objective(self) -> VideoVaeObjective:
+        torch.manual_seed(self.recipe.seed)
+        return VideoVaeObjective(make_video_vae(self.recipe.video_config), **self.recipe.video_weights)
+
+    def _audio_objective(self, fresh: bool = True) -> AudioVaeObjective:
+        torch.manual_seed(self.recipe.seed)
+        config = self.recipe.audio_config
+        if not fresh:
+            return AudioVaeObjective(AudioVAE(**config), self.recipe.audio_kl_weight)
+        sounds = load_audio(self.work / "data" / "train", min(PROBE_SOUNDS, self.recipe.train_clips))
+        probe = torch.from_numpy(sounds[:, : sounds.shape[1] // 320 * 320]).float()[:, None] / 32767.0
+        return AudioVaeObjective(make_audio_vae(config, probe), self.recipe.audio_kl_weight)
+
+    def _joint_objective(self) -> JointObjective:
+        torch.manual_seed(self.recipe.seed)
+        configs = self.recipe.tower_configs
+        return make_objective(
+            configs["video"],
+            configs["audio"],
+            configs["bridge"],
+            self.recipe.text_config,
+            latent_fps=self.recipe.clip.fps / self.recipe.towers_steps.stride,
+            audio_weight=self.recipe.audio_weight,
+        )
+
+    def _accelerator(self) -> Accelerator:
+        return make_accelerator(self.device)
+
+    def _latents(self, side: str, name: str) -> Path:
+        return self.work / "latents" / side / name
+
+    def _load_latents(self, name: str, clips: int, statistics: LatentStatistics | None) -> JointLatents:
+        pictures, sounds = self._latents("pictures", name), self._latents("sounds", name)
+        return load_latents(pictures, sounds, name, clips, self.recipe.seed, self._blank(), statistics)
+
+    def _blank(self) -> Tensor:
+        blank: Tensor = checkpoint.read(self.work / "latents" / "blank.pt")["blank"]
+        return blank
+
+    def _statistics(self) -> LatentStatistics:
+        return LatentStatistics(**json.loads((self.work / "latents" / "statistics.json").read_text(encoding="utf-8")))
+
+
+@torch.no_grad()
+def _load_average(objective: torch.nn.Module, folder: Path) -> None:
+    """The averaged weights of a checkpoint, parameter by parameter: shared ones stand in it once."""
+    average = checkpoint.read(folder / "checkpoint.pt")["average"]
+    parameters = dict(objective.named_parameters())
+    assert set(average) == set(parameters), f"{folder} holds the weights of another recipe"
+    for name, parameter in parameters.items():
+        parameter.copy_(average[name])

@@ -1,0 +1,107 @@
+"""Reads a recipe file: every number that a training run of the demo model depends on."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.errors import RequestError
+from engine.profile import ModelProfile
+from engine.training.audio_vae import AudioVaeRecipe
+from engine.training.data import ClipFormat
+from engine.training.flow import NoiseLevels
+from engine.training.loop import Optimization, Rhythm
+from engine.training.towers import TowersRecipe
+from engine.training.video_vae import Part
+
+RECIPES = Path(__file__).parent / "recipes"
+Config = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every trained part has: how many clips it sees, its pace and its logs."""
+
+    clips: int
+    optimization: Optimization
+    rhythm: Rhythm
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run. Configs are arguments of the networks, as in the released folders."""
+
+    seed: int
+    clip: ClipFormat
+    train_clips: int
+    held_clips: int
+    video: Stage
+    video_config: Config
+    video_parts: tuple[Part, ...]
+    video_weights: dict[str, float]
+    audio: Stage
+    audio_config: Config
+    audio_windows: AudioVaeRecipe
+    audio_kl_weight: float
+    text_config: Config
+    towers: Stage
+    towers_steps: TowersRecipe
+    tower_configs: dict[str, Config]
+    audio_weight: float
+    studio: ModelProfile
+    text: str = field(repr=False)  # the file itself, which is shipped beside the weights
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises:
+        RequestError: it cannot be read, or names something that does not exist.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+        return _recipe(raw, text)
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path.name} is not a usable recipe: {error}") from error
+
+
+def _recipe(raw: Config, text: str) -> Recipe:
+    video, audio, towers = raw["video_vae"], raw["audio_vae"], raw["towers"]
+    return Recipe(
+        seed=int(raw["seed"]),
+        clip=_take(ClipFormat, raw["clip"]),
+        train_clips=int(raw["data"]["train"]),
+        held_clips=int(raw["data"]["held"]),
+        video=_stage(video),
+        video_config=video["config"],
+        video_parts=tuple(_take(Part, part) for part in video["parts"]),
+        video_weights={name: float(video[name]) for name in ("moving_weight", "kl_weight", "square_weight")},
+        audio=_stage(audio),
+        audio_config=audio["config"],
+        audio_windows=_take(AudioVaeRecipe, audio["windows"]),
+        audio_kl_weight=float(audio["kl_weight"]),
+        text_config=raw["text"]["config"],
+        towers=_stage(towers),
+        towers_steps=_take(TowersRecipe, towers["steps"] | {"levels": _take(NoiseLevels, towers["levels"])}),
+        tower_configs={name: towers[name] for name in ("video", "audio", "bridge")},
+        audio_weight=float(towers["audio_weight"]),
+        studio=ModelProfile.model_validate(raw["studio"]),
+        text=text,
+    )
+
+
+def _stage(raw: Config) -> Stage:
+    return Stage(int(raw["clips"]), _take(Optimization, raw["optimization"]), _take(Rhythm, raw["rhythm"]))
+
+
+def _take(kind: type[T], raw: Config) -> T:
+    """An instance of a dataclass; a key that it does not have is an error, so that no setting is without effect."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(raw) - known)
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    return kind(**raw)

@@ -1,0 +1,202 @@
+"""The demo model's towers: two video experts, one audio tower and the bridge, trained jointly on cached latents.
+
+At first one expert sees every noise level. Then it is copied, and each goes on with its own side of the boundary, the
+audio tower and the bridge with both: what both have to know is learned once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.models import AudioTower, Bridge, DualTower, VideoTower
+from engine.training.demo_world import ClipSpec, caption
+from engine.training.flow import HIGH, LOW, JointObjective, Networks, NoiseLevels, aim_bridge, open_gates
+from engine.training.loop import Average, Figures, generator_at
+from engine.training.text import make_text_encoder, make_tokenizer, tokenize
+
+CAPTION, LEVELS, NOISE, HELD = 1, 2, 3, 4  # purposes of random streams
+PROBES = (0.3, 0.6, 0.9)  # sigmas at which held-out losses are taken
+GAP_SIGMA = 0.9  # of the sound, the picture clean: where only the bridge can tell when something happens
+
+
+@dataclass(frozen=True)
+class JointLatents:
+    """Latents of a set of clips, normalised, float16.
+
+    Attributes:
+        video: (clips, C, F, H, W).
+        condition: (clips, C, F, H, W), of [first frame, 0, 0, ...].
+        audio: (clips, C', N).
+        blank: (C, F, H, W), the condition of a white first frame: "no picture".
+        specs: what each clip shows.
+    """
+
+    video: Tensor
+    condition: Tensor
+    audio: Tensor
+    blank: Tensor
+    specs: list[ClipSpec]
+
+
+@dataclass(frozen=True)
+class TowersRecipe:
+    """How the towers learn.
+
+    Attributes:
+        alone: steps before the second expert is made.
+        high_every: after that, one step in so many trains the high-noise expert.
+        text_drop, picture_drop: share of samples without text, and without a first frame.
+        stride: frames per latent frame (channels of the mask).
+    """
+
+    batch: int
+    alone: int
+    high_every: int = 4
+    boundary: float = 0.9
+    text_drop: float = 0.1
+    picture_drop: float = 0.4
+    stride: int = 4
+    levels: NoiseLevels = NoiseLevels()  # noqa: RUF009 - frozen
+
+
+def make_objective(
+    video: dict[str, Any], audio: dict[str, Any], bridge: dict[str, Any], text: dict[str, Any], **how: Any
+) -> JointObjective:
+    """Fresh networks; the four configs as in the released folders, ``how`` goes to ``JointObjective``."""
+    networks = Networks(VideoTower(**video), VideoTower(**video), AudioTower(**audio), Bridge(**bridge))
+    objective = JointObjective(networks, make_text_encoder(text), **how)
+    open_gates(objective.low)
+    aim_bridge(objective.low)
+    networks.high.load_state_dict(networks.low.state_dict())
+    return objective
+
+
+def own_parameters(network: DualTower) -> dict[str, Tensor]:
+    """The parameters of an expert that it does not share: its video tower's, by name."""
+    shared = (".audio.", ".a2v.", ".v2a.", "audio_ends.")
+    return {n: p for n, p in network.named_parameters() if not any(part in f".{n}" for part in shared)}
+
+
+class TowersTask:
+    """Batches of latents with captions drawn anew each time; held-out losses that tell what has been learned."""
+
+    name = "towers"
+
+    def __init__(
+        self, objective: JointObjective, recipe: TowersRecipe, seed: int, train: JointLatents, held: JointLatents
+    ) -> None:
+        self.module: nn.Module = objective
+        self.objective = objective
+        self.recipe = recipe
+        self.seed = seed
+        self.train = train
+        self.held = held
+        self.tokenizer = make_tokenizer()
+
+    def before_step(self, step: int, average: Average) -> None:
+        """Makes the second expert of the first when its time has come."""
+        if step != self.recipe.alone:
+            return
+        low, high = own_parameters(self.objective.low), own_parameters(self.objective.high)
+        with torch.no_grad():
+            for name, parameter in high.items():
+                parameter.copy_(low[name])
+                average.values[f"high.{name}"].copy_(average.values[f"low.{name}"])
+
+    def expert_at(self, step: int) -> str | None:
+        """Which expert a step trains; None for the one that sees every noise level."""
+        if step < self.recipe.alone:
+            return None
+        return HIGH if step % self.recipe.high_every == 0 else LOW
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        generator = generator_at(self.seed, step, rank, LEVELS)
+        count = max(1, self.recipe.batch // world)
+        which = torch.randint(len(self.train.video), (count,), generator=generator)
+        rng = np.random.default_rng([self.seed, step, rank, CAPTION])
+        texts = [caption(self.train.specs[i], rng) for i in which.tolist()]
+        silent = torch.rand(count, generator=generator) < self.recipe.text_drop
+        texts = ["" if no_text else text for text, no_text in zip(texts, silent.tolist(), strict=True)]
+        blind = torch.rand(count, generator=generator) < self.recipe.picture_drop
+        expert = self.expert_at(step)
+        sigmas = self.recipe.levels.draw(count, generator, expert, self.recipe.boundary)
+        noise = generator_at(self.seed, step, rank, NOISE)
+        return self._inputs(self.train, which, texts, blind, sigmas, noise) | {"expert": expert or LOW}
+
+    def _inputs(
+        self,
+        data: JointLatents,
+        which: Tensor,
+        texts: list[str],
+        blind: Tensor,
+        sigmas: tuple[Tensor, Tensor],
+        generator: torch.Generator,
+    ) -> dict[str, Any]:
+        video, audio = data.video[which].float(), data.audio[which].float()
+        condition = torch.where(blind.view(-1, 1, 1, 1, 1), data.blank.float(), data.condition[which].float())
+        mask = torch.zeros(len(which), self.recipe.stride, *video.shape[2:])
+        mask[:, :, 0] = 1.0
+        ids, attended = tokenize(self.tokenizer, texts)
+        return {
+            "video": video,
+            "audio": audio,
+            "condition": torch.cat((mask, condition), 1),
+            "ids": ids,
+            "mask": attended,
+            "video_sigma": sigmas[0],
+            "audio_sigma": sigmas[1],
+            "video_noise": torch.randn(video.shape, generator=generator),
+            "audio_noise": torch.randn(audio.shape, generator=generator),
+        }
+
+    @torch.no_grad()
+    def evaluate(self, module: nn.Module) -> Figures:
+        """Held-out losses at PROBES; the sound's loss with the clip's own clean picture, with another clip's of the
+        same tempo, and with the bridge off; the picture's loss with the right text, none, and another clip's."""
+        count = len(self.held.video)
+        everyone, nobody = torch.arange(count), torch.zeros(count, dtype=torch.bool)
+        rng = np.random.default_rng([self.seed, HELD])
+        texts = [caption(spec, rng, held_out=True) for spec in self.held.specs]
+        figures: Figures = {}
+
+        def losses(sigma: tuple[float, float], words: list[str], blind: Tensor, **change: Any) -> tuple[float, float]:
+            sigmas = torch.full((count,), sigma[0]), torch.full((count,), sigma[1])
+            inputs = self._inputs(self.held, everyone, words, blind, sigmas, generator_at(self.seed, HELD))
+            inputs |= {"expert": HIGH if sigma[0] >= self.recipe.boundary else LOW} | change
+            parts = [self._chunk(inputs, slice(i, i + 32)) for i in range(0, count, 32)]
+            video, audio = (torch.cat(side).mean() for side in zip(*parts, strict=True))
+            return float(video), float(audio)
+
+        for sigma in PROBES:
+            figures[f"video_{sigma}"], figures[f"audio_{sigma}"] = losses((sigma, sigma), texts, ~nobody)
+        wrong = self._strangers()
+        for name, change in (
+            ("matched", {}),
+            ("strange", {"video": self.held.video[wrong].float()}),
+            ("unbridged", {"bridge": 0.0}),
+        ):
+            figures[f"sound_{name}"] = losses((0.0, GAP_SIGMA), [""] * count, nobody, **change)[1]
+        figures["sound_gap"] = figures["sound_strange"] - figures["sound_matched"]
+        others = [texts[i] for i in torch.roll(everyone, 7).tolist()]
+        for name, words in (("right", texts), ("none", [""] * count), ("wrong", others)):
+            figures[f"text_{name}"] = losses((0.8, 0.8), words, ~nobody)[0]
+        return figures
+
+    def _chunk(self, inputs: dict[str, Any], rows: slice) -> tuple[Tensor, Tensor]:
+        device = next(self.objective.parameters()).device
+        part: dict[str, Any] = {k: v[rows].to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
+        video, audio = self.objective.errors(**part)
+        return video.cpu(), audio.cpu()
+
+    def _strangers(self) -> Tensor:
+        """For each held-out clip another one of the same family and tempo, where there is one."""
+        groups: dict[tuple[str, str], list[int]] = {}
+        for i, spec in enumerate(self.held.specs):
+            groups.setdefault((spec.family, spec.tempo), []).append(i)
+        after = {i: members[(k + 1) % len(members)] for members in groups.values() for k, i in enumerate(members)}
+        return torch.tensor([after[i] for i in range(len(self.held.specs))])
