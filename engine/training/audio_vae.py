@@ -136,12 +136,19 @@ class AudioVaeObjective(nn.Module):
 
 @dataclass(frozen=True)
 class AudioVaeRecipe:
-    """``batch`` windows of ``window`` samples; from step ``spectral_from`` on, spectra count ``spectral_weight``."""
+    """How the batches of the stage are made.
+
+    Attributes:
+        batch: windows in a step.
+        window: their length in samples.
+        spectral: pairs (step, weight) in order: from that step on, spectra count so much.
+        frozen_from: step from which the encoder stays as it is and only the decoder learns; 0 for never.
+    """
 
     batch: int = 12
     window: int = 9600
-    spectral_from: int = 700
-    spectral_weight: float = 0.1
+    spectral: tuple[tuple[int, float], ...] = ()
+    frozen_from: int = 0
 
 
 class AudioVaeTask:
@@ -177,11 +184,14 @@ class AudioVaeTask:
         windows = np.stack([self.train[c, s : s + self.recipe.window] for c, s in zip(which, start, strict=True)])
         vae = self.objective.vae
         noise = torch.randn((count, vae.config.latent_dim, self.recipe.window // vae.hop), generator=generator)
-        weight = self.recipe.spectral_weight * (step >= self.recipe.spectral_from)
+        weight = next((w for begin, w in reversed(self.recipe.spectral) if step >= begin), 0.0)
         return {"samples": torch.from_numpy(windows), "noise": noise, "spectral_weight": torch.tensor(weight)}
 
     def before_step(self, step: int, average: Average) -> None:
-        """Nothing changes in the course of this stage."""
+        """Freezes the encoder when its time has come."""
+        if self.recipe.frozen_from and step >= self.recipe.frozen_from:
+            encoder = [*self.objective.vae.encoder.parameters(), *self.objective.vae.quant_conv.parameters()]
+            average.freeze(self.objective, encoder)
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module) -> Figures:

@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--until", type=int, help="end the stage at this step, with a checkpoint")
     demo.add_argument("--device", choices=("auto", "cpu"), default="auto")
     demo.add_argument("--threads", type=int, help="CPU threads, and processes that render")
+    demo.add_argument("--compile", action="store_true", help="compile what is trained; needs a C++ compiler")
     return parser
 
 
@@ -63,7 +64,7 @@ def _train_demo(options: argparse.Namespace) -> None:
     keep_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    run = DemoRun(read_recipe(options.recipe), options.work, options.device, options.threads or 1)
+    run = DemoRun(read_recipe(options.recipe), options.work, options.device, options.threads or 1, options.compile)
     for stage in STAGES if options.all else (options.stage,):
         logging.getLogger(__name__).info("stage %s", stage)
         run.run(stage, options.out, options.until)

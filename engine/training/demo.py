@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -36,7 +38,7 @@ from engine.training.latents import (
     load_latents,
     measure,
 )
-from engine.training.loop import make_accelerator, train
+from engine.training.loop import keep_memory, make_accelerator, train
 from engine.training.recipe import Recipe
 from engine.training.towers import JointLatents, TowersTask, make_objective
 from engine.training.video_vae import VideoVaeObjective, VideoVaeTask, channels_last, make_video_vae
@@ -55,10 +57,14 @@ class DemoRun:
     Args:
         work: where everything but the finished model goes.
         device: "auto" or "cpu".
-        processes: that render at once.
+        processes: that render and encode at once.
+        compiled: compile losses and blocks, about twice as fast where a C++ compiler is there.
     """
 
-    def __init__(self, recipe: Recipe, work: Path, device: str = "auto", processes: int = 1) -> None:
+    def __init__(
+        self, recipe: Recipe, work: Path, device: str = "auto", processes: int = 1, compiled: bool = False
+    ) -> None:
+        self.compiled = compiled
         self.recipe = recipe
         self.work = work
         self.device = device
@@ -84,12 +90,15 @@ class DemoRun:
         objective, stage = self._video_objective(), self.recipe.video
         frames = load_frames(self.work / "data" / "train", stage.clips)
         held = load_frames(self.work / "data" / "held", min(HELD_VIDEOS, self.recipe.held_clips))
-        task = VideoVaeTask(objective, self.recipe.video_parts, self.recipe.seed, frames, held)
+        r = self.recipe
+        task = VideoVaeTask(objective, r.video_parts, r.seed, frames, held, r.video_frozen_from)
         folder = self.work / "video-vae"
         train(task, stage.optimization, folder, stage.rhythm, self._accelerator(), until, prepare=channels_last)
 
     def train_audio_vae(self, until: int | None = None) -> None:
         objective, stage = self._audio_objective(), self.recipe.audio
+        if self.compiled:
+            objective.forward = torch.compile(objective.forward)  # type: ignore[method-assign]
         names = [spec_at(self.recipe.seed, "held", i).family for i in range(min(HELD_SOUNDS, self.recipe.held_clips))]
         task = AudioVaeTask(
             objective,
@@ -103,11 +112,15 @@ class DemoRun:
         train(task, stage.optimization, folder, stage.rhythm, self._accelerator(), until, groups=snake_first)
 
     def encode(self) -> None:
-        r, vae, ear = self.recipe, self.video_vae(), self.audio_vae()
-        channels_last(vae)
+        r, ear = self.recipe, self.audio_vae()
+        if self.processes > 1:
+            with ProcessPoolExecutor(self.processes, mp_context=get_context("spawn")) as pool:
+                shares = [(i, self.processes) for i in range(self.processes)]
+                list(pool.map(self.encode_pictures, shares))
+        self.encode_pictures()
         for name, clips in (("held", r.held_clips), ("train", r.train_clips)):
-            encode_pictures_of(self.work / "data" / name, self._latents("pictures", name), clips, r.clip, vae)
             encode_sounds_of(self.work / "data" / name, self._latents("sounds", name), clips, ear)
+        vae = self.video_vae()
         blank = torch.full((1, r.clip.height, r.clip.width, 3), 255, dtype=torch.uint8)
         checkpoint.write_atomically(
             self.work / "latents" / "blank.pt", {"blank": encode_conditions(vae, blank, r.clip.frames)}
@@ -115,11 +128,27 @@ class DemoRun:
         raw = self._load_latents("train", min(MEASURED, r.train_clips), None)
         (self.work / "latents" / "statistics.json").write_text(json.dumps(asdict(measure(raw))), encoding="utf-8")
 
+    def encode_pictures(self, share: tuple[int, int] = (0, 1)) -> None:
+        """The pictures alone; ``share`` as in `encode_pictures_of`."""
+        if share[1] > 1:
+            keep_memory()
+            torch.set_num_threads(1)
+        vae = self.video_vae()
+        channels_last(vae)
+        for name, clips in (("held", self.recipe.held_clips), ("train", self.recipe.train_clips)):
+            encode_pictures_of(
+                self.work / "data" / name, self._latents("pictures", name), clips, self.recipe.clip, vae, share
+            )
+
     def train_towers(self, until: int | None = None) -> None:
         r, stage = self.recipe, self.recipe.towers
         clips = {"train": stage.clips, "held": min(HELD_LATENTS, r.held_clips)}
         sets = [self._load_latents(name, count, self._statistics()) for name, count in clips.items()]
-        task = TowersTask(self._joint_objective(), r.towers_steps, r.seed, *sets)
+        objective = self._joint_objective()
+        if self.compiled:
+            for expert in (objective.high, objective.low):
+                expert.compile_repeated_blocks()
+        task = TowersTask(objective, r.towers_steps, r.seed, *sets)
         train(task, stage.optimization, self.work / "towers", stage.rhythm, self._accelerator(), until)
 
     def export(self, out: Path) -> None:

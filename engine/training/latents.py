@@ -73,12 +73,18 @@ def encode_sounds(vae: AudioVAE, samples: Array) -> Tensor:
     return vae.encode(torch.nn.functional.pad(wave, (0, -wave.shape[1] % vae.hop))[:, None])[0].float().cpu()
 
 
-def encode_pictures_of(data: Path, folder: Path, clips: int, form: ClipFormat, vae: AutoencoderKLWan) -> None:
-    """All missing shards of a set's pictures; a shard appears whole or not at all."""
+def encode_pictures_of(
+    data: Path, folder: Path, clips: int, form: ClipFormat, vae: AutoencoderKLWan, share: tuple[int, int] = (0, 1)
+) -> None:
+    """All missing shards of a set's pictures; a shard appears whole or not at all.
+
+    Args:
+        share: (i, n) does every n-th shard from i on, for n processes side by side.
+    """
     grey = torch.full((1, form.height, form.width, 3), 128, dtype=torch.uint8)
     with torch.autocast(vae.device.type, torch.bfloat16):
         rest = encode_conditions(vae, grey, form.frames)
-    for path, frames, _ in _missing(data, folder, clips):
+    for path, frames, _ in _missing(data, folder, clips, share):
         pictures = torch.from_numpy(frames)
         rows = [slice(i, i + TOGETHER) for i in range(0, len(pictures), TOGETHER)]
         with torch.autocast(vae.device.type, torch.bfloat16):
@@ -93,13 +99,15 @@ def encode_sounds_of(data: Path, folder: Path, clips: int, vae: AudioVAE) -> Non
         _write(path, {"audio": torch.cat([encode_sounds(vae, audio[i : i + 16]) for i in range(0, len(audio), 16)])})
 
 
-def _missing(data: Path, folder: Path, clips: int) -> Iterator[tuple[Path, Array, Array]]:
+def _missing(
+    data: Path, folder: Path, clips: int, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Path, Array, Array]]:
     """The path, frames and sound of each shard that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = shard_sizes(clips)
     for number, count in enumerate(sizes):
         path = shard_path(folder, number)
-        if not path.exists():
+        if number % share[1] == share[0] and not path.exists():
             frames, audio = next(read_shards(data, number * SHARD, count))
             yield path, frames, audio
             if (number + 1) % 8 == 0 or number + 1 == len(sizes):

@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +108,15 @@ class Average:
         """average = keep * average + (1 - keep) * parameter."""
         pairs = [(self.values[name], p) for name, p in module.named_parameters()]
         torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1.0 - keep)
+
+    @torch.no_grad()
+    def freeze(self, module: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+        """Gives some of the module's parameters their averages, to stay so: they get no gradient any more."""
+        names = {id(p): name for name, p in module.named_parameters()}
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.copy_(self.values[names[id(parameter)]])
+                parameter.requires_grad_(False)
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:

@@ -42,6 +42,7 @@ class Recipe:
     video_config: Config
     video_parts: tuple[Part, ...]
     video_weights: dict[str, float]
+    video_frozen_from: int
     audio: Stage
     audio_config: Config
     audio_windows: AudioVaeRecipe
@@ -80,9 +81,10 @@ def _recipe(raw: Config, text: str) -> Recipe:
         video_config=video["config"],
         video_parts=tuple(_take(Part, part) for part in video["parts"]),
         video_weights={name: float(video[name]) for name in ("moving_weight", "kl_weight", "square_weight")},
+        video_frozen_from=int(video.get("frozen_from", 0)),
         audio=_stage(audio),
         audio_config=audio["config"],
-        audio_windows=_take(AudioVaeRecipe, audio["windows"]),
+        audio_windows=_take(AudioVaeRecipe, audio["windows"] | {"spectral": _pairs(audio["windows"]["spectral"])}),
         audio_kl_weight=float(audio["kl_weight"]),
         text_config=raw["text"]["config"],
         towers=_stage(towers),
@@ -92,6 +94,10 @@ def _recipe(raw: Config, text: str) -> Recipe:
         studio=ModelProfile.model_validate(raw["studio"]),
         text=text,
     )
+
+
+def _pairs(raw: list[list[float]]) -> tuple[tuple[int, float], ...]:
+    return tuple((int(step), float(weight)) for step, weight in raw)
 
 
 def _stage(raw: Config) -> Stage:

@@ -172,8 +172,18 @@ class VideoVaeTask:
 
     name = "video-vae"
 
-    def __init__(self, objective: VideoVaeObjective, parts: tuple[Part, ...], seed: int, train: Array, held: Array):
-        """``train`` and ``held``: (clips, frames, height, width, 3) uint8."""
+    def __init__(
+        self,
+        objective: VideoVaeObjective,
+        parts: tuple[Part, ...],
+        seed: int,
+        train: Array,
+        held: Array,
+        frozen_from: int = 0,
+    ) -> None:
+        """``train`` and ``held``: (clips, frames, height, width, 3) uint8; from step ``frozen_from`` on (0 for never)
+        the encoder stays as it is and only the decoder learns."""
+        self.frozen_from = frozen_from
         self.module: nn.Module = objective
         self.objective = objective
         self.parts = parts
@@ -202,7 +212,10 @@ class VideoVaeTask:
         return {"frames": torch.from_numpy(windows), "noise": torch.randn(shape, generator=generator)}
 
     def before_step(self, step: int, average: Average) -> None:
-        """Nothing changes in the course of this stage."""
+        """Freezes the encoder when its time has come."""
+        if self.frozen_from and step >= self.frozen_from:
+            vae = self.objective.vae
+            average.freeze(self.objective, [*vae.encoder.parameters(), *vae.quant_conv.parameters()])
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module) -> Figures:
