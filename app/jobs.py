@@ -1,0 +1,558 @@
+"""The queue: jobs that survive the tab, the process and the power. Durable in SQLite; live progress in memory.
+
+States and what leads from one to another:
+
+    queued --claim--> running --finish--> done
+      |  ^               |  `--fail-----> failed
+      |  `--go_on--------|--------------- (worker died: back to queued, at most twice)
+      pause -> paused    `--cancelled---> cancelled      (queued and paused jobs are cancelled at once)
+
+Every function takes the owner where a visitor asks: another's job looks like none (`NotFound`). `owner=None` is the
+studio itself and may do everything.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from app.errors import NotFound, QuotaReached, WrongState
+from app.paths import is_id
+from app.spec import MAX_VARIATIONS, SEED_CHOICES, JobSpec, draw_seed
+from app.store import Store
+from engine.errors import RequestError
+
+__all__ = ["ACTIVE", "ENDED", "Job", "JobQueue", "JobSpec", "Progress", "State"]
+
+State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+STATES: tuple[str, ...] = get_args(State)
+ACTIVE = ("running", "queued", "paused")
+ENDED = ("done", "failed", "cancelled")
+MAX_ATTEMPTS = 3  # the first run and two more
+MAX_RESTARTS = 25  # a job that was running each time the whole studio went down is not started for ever
+Move = Literal["first", "up", "down", "last"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a running job is doing.
+
+    Attributes:
+        stage: "loading", "text", "picture", "denoise", "decode", "write" or "stopping".
+        step, steps: done and in all; 0 of 0 outside "denoise".
+        eta: seconds until the clip is there, from steps measured on this machine; None while unknown.
+        since: time.time() when the stage began.
+    """
+
+    stage: str
+    step: int = 0
+    steps: int = 0
+    eta: float | None = None
+    since: float = field(default_factory=time.time)
+
+    @property
+    def share(self) -> float:
+        """How much of the whole is done, 0 to 1: the steps are taken as 90 % of the work."""
+        before = {"loading": 0.0, "text": 0.02, "picture": 0.03, "decode": 0.95, "write": 0.98}
+        if self.stage == "denoise" or (self.stage == "stopping" and self.steps):
+            return 0.05 + 0.9 * self.step / max(1, self.steps)
+        return before.get(self.stage, 0.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as it is now.
+
+    Attributes:
+        id: 32 hex digits. owner: who asked. result: the clip's id once done (a clip may since be deleted).
+        state: one of `STATES`; reason: why it failed, was cancelled or runs again, in one sentence, else "".
+        progress: of a running job. cancelling: it will stop within a step.
+        attempts: how often it was started. position: 1 is the next to run; 0 when not waiting.
+        measured: seconds of each part ("load", "step", "decode", "write"), "peak_memory" in bytes, "device".
+        created, started, finished: seconds since the epoch.
+    """
+
+    id: str
+    spec: JobSpec
+    state: str
+    reason: str
+    owner: str
+    attempts: int
+    cancelling: bool
+    result: str | None
+    measured: dict[str, Any]
+    created: float
+    started: float | None
+    finished: float | None
+    progress: Progress | None = None
+    position: int = 0
+
+    @property
+    def stage(self) -> str:
+        return self.progress.stage if self.progress else ""
+
+    @property
+    def step(self) -> int:
+        return self.progress.step if self.progress else 0
+
+    @property
+    def steps(self) -> int:
+        return self.progress.steps if self.progress else (self.spec.steps or 0)
+
+    @property
+    def eta(self) -> float | None:
+        return self.progress.eta if self.progress else None
+
+
+class JobQueue:
+    """The queue of one studio. Safe to use from any thread.
+
+    Attributes:
+        revision: rises with every change, of progress too; a page that saw this number has nothing to redraw.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._progress: dict[str, Progress] = {}
+        self._changed = threading.Condition()
+        self.revision = 0
+
+    # ---- what visitors ask for
+
+    def submit(self, spec: JobSpec, owner: str, quota: int | None = None) -> Job:
+        """Puts a settled spec at the end of the queue; it is on the disk when this returns.
+
+        Args:
+            spec: made by `JobSpec.settled`.
+            quota: how many unfinished jobs this owner may have; None is no limit.
+
+        Raises:
+            QuotaReached: the owner has that many.
+        """
+        return self._submit_all([spec], owner, quota)[0]
+
+    def variations(self, spec: JobSpec, count: int, owner: str, quota: int | None = None) -> list[Job]:
+        """Submits `count` jobs that differ only in their seed; the first keeps the spec's. All or none are queued."""
+        if not 1 <= count <= MAX_VARIATIONS:
+            nearest = min(max(count, 1), MAX_VARIATIONS)
+            raise RequestError(f"{count} variations are out of range; the nearest valid value is {nearest}")
+        first = draw_seed() if spec.seed is None else spec.seed
+        seeds = [first]
+        while len(seeds) < count:
+            seeds.append((seeds[-1] + 1) % SEED_CHOICES if seeds[-1] < SEED_CHOICES else seeds[-1] - 1)
+        group = secrets.token_hex(8)
+        return self._submit_all([replace(spec, seed=seed, group=group) for seed in seeds], owner, quota)
+
+    def duplicate(self, job_id: str, owner: str | None, *, seed: int | None = None, quota: int | None = None) -> Job:
+        """Queues the same job again, in any state; with another seed if given.
+
+        The copy belongs to `owner`, or to the original's owner where None.
+        """
+        job = self.get(job_id, owner)
+        spec = job.spec if seed is None else job.spec.variation(seed)
+        return self.submit(replace(spec, group=""), job.owner if owner is None else owner, quota)
+
+    def edit(self, job_id: str, spec: JobSpec, owner: str | None) -> Job:
+        """Gives a job that waits another spec; it keeps its place.
+
+        Raises:
+            WrongState: it runs or has ended.
+        """
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, owner)
+            if row["state"] not in ("queued", "paused"):
+                raise WrongState(f"the job is {row['state']} and cannot be changed; duplicate it instead")
+            connection.execute("UPDATE jobs SET spec = ? WHERE id = ?", (spec.to_json(), job_id))
+        self._touch()
+        return self.get(job_id)
+
+    def cancel(self, job_id: str, owner: str | None) -> Job:
+        """Takes a waiting job out of the queue, or asks a running one to stop within a step.
+
+        A job that has ended stays as it is.
+        """
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, owner)
+            if row["state"] in ("queued", "paused"):
+                connection.execute(
+                    "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished = ? WHERE id = ?",
+                    (time.time(), job_id),
+                )
+            elif row["state"] == "running":
+                connection.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?", (job_id,))
+        self._touch()
+        return self.get(job_id)
+
+    def cancel_waiting(self, owner: str | None) -> int:
+        """Cancels all waiting jobs (of one owner); returns how many."""
+        with self._store.writing() as connection:
+            where, values = _owned(owner)
+            done = connection.execute(
+                f"UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished = ?"  # noqa: S608 - constants
+                f" WHERE state IN ('queued', 'paused'){where}",
+                (time.time(), *values),
+            ).rowcount
+        self._touch()
+        return done
+
+    def pause(self, job_id: str, owner: str | None) -> Job:
+        """Holds back a queued job; it keeps its place.
+
+        Raises:
+            WrongState: it is not waiting.
+        """
+        return self._switch(job_id, owner, "queued", "paused")
+
+    def go_on(self, job_id: str, owner: str | None) -> Job:
+        """Lets a paused job take part again.
+
+        Raises:
+            WrongState: it is not paused.
+        """
+        return self._switch(job_id, owner, "paused", "queued")
+
+    def move(self, job_id: str, where: Move, owner: str | None) -> Job:
+        """Moves a waiting job among the waiting jobs of everyone: "first", "up", "down" or "last".
+
+        Raises:
+            WrongState: it is not waiting.
+        """
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, owner)
+            if row["state"] not in ("queued", "paused"):
+                raise WrongState(f"the job is {row['state']}; only waiting jobs can be moved")
+            _moved(connection, job_id, float(row["rank"]), where)
+        self._touch()
+        return self.get(job_id)
+
+    def forget(self, job_id: str, owner: str | None) -> None:
+        """Removes an ended job from the list; its clip stays.
+
+        Raises:
+            WrongState: it has not ended.
+        """
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, owner)
+            if row["state"] not in ENDED:
+                raise WrongState(f"the job is {row['state']}; cancel it first")
+            connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        self._touch()
+
+    def get(self, job_id: str, owner: str | None = None) -> Job:
+        """One job, with its progress and position.
+
+        Raises:
+            NotFound: there is none, or it is another's.
+        """
+        where, values = _owned(owner)
+        row = self._store.row(f"SELECT * FROM jobs WHERE id = ?{where}", (job_id, *values)) if is_id(job_id) else None  # noqa: S608
+        if row is None:
+            raise NotFound("no such job")
+        position = 0
+        if row["state"] == "queued":
+            ahead = self._store.row("SELECT count(*) FROM jobs WHERE state = 'queued' AND rank < ?", (row["rank"],))
+            position = 1 + (ahead[0] if ahead else 0)
+        return self._job(row, position)
+
+    def find(
+        self,
+        owner: str | None = None,
+        states: Iterable[str] = STATES,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Job]:
+        """Jobs in the order they matter: running, then waiting by their turn, then ended, the newest first.
+
+        Args:
+            owner: only this one's; None is everyone's.
+            states: only these.
+            limit, offset: a window; 10,000 waiting jobs need not be drawn.
+        """
+        wanted = set(states)
+        found: list[Job] = []
+        positions_from = 0
+        for group, order in (
+            (("running",), "started"),
+            (("queued", "paused"), "rank"),
+            (ENDED, "finished DESC"),
+        ):
+            chosen = [state for state in group if state in wanted]
+            if not chosen or len(found) >= limit:
+                continue
+            marks = ", ".join("?" * len(chosen))
+            where, values = _owned(owner)
+            condition = f"state IN ({marks}){where}"
+            if offset:
+                row = self._store.row(f"SELECT count(*) FROM jobs WHERE {condition}", (*chosen, *values))  # noqa: S608
+                count = int(row[0]) if row else 0
+                if count <= offset:
+                    offset -= count
+                    continue
+            rows = self._store.rows(
+                f"SELECT * FROM jobs WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
+                (*chosen, *values, limit - len(found), offset),
+            )
+            if group == ("queued", "paused") and rows:
+                row = self._store.row(
+                    "SELECT count(*) FROM jobs WHERE state = 'queued' AND rank < ?", (rows[0]["rank"],)
+                )
+                positions_from = int(row[0]) if row else 0
+                found += self._with_positions(rows, positions_from, owner)
+            else:
+                found += [self._job(row) for row in rows]
+            offset = 0
+        return found
+
+    def counts(self, owner: str | None = None) -> dict[str, int]:
+        """How many jobs are in each state."""
+        where, values = _owned(owner)
+        rows = self._store.rows(f"SELECT state, count(*) FROM jobs WHERE 1{where} GROUP BY state", values)  # noqa: S608
+        return {state: 0 for state in STATES} | {row[0]: row[1] for row in rows}
+
+    # ---- holding the whole queue
+
+    @property
+    def held(self) -> bool:
+        """Whether no new job is started. Survives a restart."""
+        row = self._store.row("SELECT value FROM facts WHERE name = 'held'")
+        return row is not None and row[0] == "1"
+
+    def hold(self, held: bool = True) -> None:
+        """Stops or resumes starting jobs; the running one is finished."""
+        with self._store.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO facts VALUES ('held', ?)", ("1" if held else "0",))
+        self._touch()
+
+    def wait(self, revision: int, timeout: float) -> int:
+        """Sleeps until something changed since `revision`, or `timeout` seconds; returns the present revision."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.revision != revision, timeout)
+            return self.revision
+
+    # ---- what the supervisor does
+
+    def claim(self) -> Job | None:
+        """Starts the next queued job and counts the attempt; None when nothing waits or the queue is held."""
+        if self.held:
+            return None
+        with self._store.writing() as connection:
+            row = connection.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY rank LIMIT 1").fetchone()
+            if row is None:
+                return None
+            connection.execute(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ?, cancelling = 0 WHERE id = ?",
+                (time.time(), row["id"]),
+            )
+        self.report(row["id"], Progress("loading"))
+        return self.get(row["id"])
+
+    def report(self, job_id: str, progress: Progress) -> None:
+        """Live progress of the running job; in memory only."""
+        self._progress[job_id] = progress
+        self._touch()
+
+    def finish(self, job_id: str, result: str, measured: dict[str, Any]) -> None:
+        """The clip `result` is published: the job is done."""
+        self._end(job_id, "done", "", result, measured)
+
+    def fail(self, job_id: str, reason: str) -> None:
+        """The job ended without a clip; `reason` tells the user why, and what would help."""
+        self._end(job_id, "failed", reason)
+
+    def cancelled(self, job_id: str, reason: str = "cancelled") -> None:
+        """The running job has stopped on request."""
+        self._end(job_id, "cancelled", reason)
+
+    def worker_died(self, job_id: str, how: str) -> Job:
+        """The worker died while it ran this job: the job goes back to its place, at most twice; then it fails."""
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, None)
+            if row["cancelling"]:
+                self._set_end(connection, job_id, "cancelled", "cancelled")
+            elif row["attempts"] >= MAX_ATTEMPTS:
+                self._set_end(
+                    connection,
+                    job_id,
+                    "failed",
+                    f"the worker process ended {row['attempts']} times while making this clip ({how}); "
+                    "make it shorter or smaller, or see the log",
+                )
+            else:
+                connection.execute(
+                    "UPDATE jobs SET state = 'queued', reason = ? WHERE id = ?",
+                    (f"the worker process ended ({how}); runs again with the same seed", job_id),
+                )
+        self._progress.pop(job_id, None)
+        self._touch()
+        return self.get(job_id)
+
+    def recover(self, published: dict[str, str]) -> int:
+        """After a start: what was running when the studio went down. Returns how many jobs run again.
+
+        Going down with the whole studio is not the job's fault, so the attempt is not counted.
+
+        Args:
+            published: job id -> clip id of results that are on the disk; such a job is done.
+        """
+        again = 0
+        with self._store.writing() as connection:
+            for row in connection.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall():
+                if row["id"] in published:
+                    self._set_end(connection, row["id"], "done", "", published[row["id"]])
+                elif row["cancelling"]:
+                    self._set_end(connection, row["id"], "cancelled", "cancelled")
+                elif row["restarts"] >= MAX_RESTARTS:
+                    reason = f"the studio went down {row['restarts'] + 1} times while this clip was made; see the log"
+                    self._set_end(connection, row["id"], "failed", reason)
+                else:
+                    connection.execute(
+                        "UPDATE jobs SET state = 'queued', restarts = restarts + 1, attempts = max(0, attempts - 1),"
+                        " reason = 'the studio was closed; runs again with the same seed' WHERE id = ?",
+                        (row["id"],),
+                    )
+                    again += 1
+        self._touch()
+        return again
+
+    def measured(self, limit: int = 50) -> list[tuple[JobSpec, dict[str, Any]]]:
+        """Specs and measured times of the last finished jobs, the newest first."""
+        rows = self._store.rows(
+            "SELECT spec, measured FROM jobs WHERE state = 'done' AND finished IS NOT NULL AND measured IS NOT NULL"
+            " ORDER BY finished DESC LIMIT ?",
+            (limit,),
+        )
+        return [(JobSpec.from_json(row["spec"]), json.loads(row["measured"])) for row in rows]
+
+    # ---- inside
+
+    def _submit_all(self, specs: Sequence[JobSpec], owner: str, quota: int | None) -> list[Job]:
+        ids = [secrets.token_hex(16) for _ in specs]
+        now = time.time()
+        with self._store.writing() as connection:
+            if quota is not None:
+                unfinished = connection.execute(
+                    "SELECT count(*) FROM jobs WHERE owner = ? AND state IN ('queued', 'running', 'paused')", (owner,)
+                ).fetchone()[0]
+                if unfinished + len(specs) > quota:
+                    raise QuotaReached(f"{unfinished} of your jobs are unfinished; guests may have {quota} at a time")
+            last = connection.execute("SELECT max(rank) FROM jobs").fetchone()[0] or 0.0
+            connection.executemany(
+                "INSERT INTO jobs (id, spec, state, owner, rank, created) VALUES (?, ?, 'queued', ?, ?, ?)",
+                [
+                    (job_id, spec.to_json(), owner, last + number, now)
+                    for number, (job_id, spec) in enumerate(zip(ids, specs, strict=True), 1)
+                ],
+            )
+        self._touch()
+        return [self.get(job_id) for job_id in ids]
+
+    def _switch(self, job_id: str, owner: str | None, before: str, after: str) -> Job:
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, owner)
+            if row["state"] != before:
+                raise WrongState(f"the job is {row['state']}, not {before}")
+            connection.execute("UPDATE jobs SET state = ? WHERE id = ?", (after, job_id))
+        self._touch()
+        return self.get(job_id)
+
+    def _end(
+        self, job_id: str, state: str, reason: str, result: str | None = None, measured: dict[str, Any] | None = None
+    ) -> None:
+        with self._store.writing() as connection:
+            self._set_end(connection, job_id, state, reason, result, measured)
+        self._progress.pop(job_id, None)
+        self._touch()
+
+    @staticmethod
+    def _set_end(
+        connection: sqlite3.Connection,
+        job_id: str,
+        state: str,
+        reason: str,
+        result: str | None = None,
+        measured: dict[str, Any] | None = None,
+    ) -> None:
+        connection.execute(
+            "UPDATE jobs SET state = ?, reason = ?, result = ?, measured = ?, finished = ?, cancelling = 0"
+            " WHERE id = ? AND state = 'running'",
+            (state, reason, result, json.dumps(measured) if measured else None, time.time(), job_id),
+        )
+
+    @staticmethod
+    def _row(connection: sqlite3.Connection, job_id: str, owner: str | None) -> sqlite3.Row:
+        where, values = _owned(owner)
+        row: sqlite3.Row | None = None
+        if is_id(job_id):
+            row = connection.execute(f"SELECT * FROM jobs WHERE id = ?{where}", (job_id, *values)).fetchone()  # noqa: S608
+        if row is None:
+            raise NotFound("no such job")
+        return row
+
+    def _with_positions(self, rows: Sequence[sqlite3.Row], ahead: int, owner: str | None) -> list[Job]:
+        """Waiting jobs with their turn among everyone's: counted along where no job of the stretch is left out."""
+        jobs = []
+        for row in rows:
+            if row["state"] != "queued":
+                jobs.append(self._job(row))
+            elif owner is not None:
+                jobs.append(self.get(row["id"]))
+            else:
+                ahead += 1
+                jobs.append(self._job(row, ahead))
+        return jobs
+
+    def _job(self, row: sqlite3.Row, position: int = 0) -> Job:
+        running = row["state"] == "running"
+        progress = self._progress.get(row["id"]) if running else None
+        if progress is not None and row["cancelling"]:
+            progress = replace(progress, stage="stopping", eta=None)
+        return Job(
+            id=row["id"],
+            spec=JobSpec.from_json(row["spec"]),
+            state=row["state"],
+            reason=row["reason"],
+            owner=row["owner"],
+            attempts=row["attempts"],
+            cancelling=bool(row["cancelling"]),
+            result=row["result"],
+            measured=json.loads(row["measured"]) if row["measured"] else {},
+            created=row["created"],
+            started=row["started"],
+            finished=row["finished"],
+            progress=progress,
+            position=position,
+        )
+
+    def _touch(self) -> None:
+        with self._changed:
+            self.revision += 1
+            self._changed.notify_all()
+
+
+def _owned(owner: str | None) -> tuple[str, tuple[str, ...]]:
+    """The condition that hides what is another's."""
+    return ("", ()) if owner is None else (" AND owner = ?", (owner,))
+
+
+def _moved(connection: sqlite3.Connection, job_id: str, rank: float, where: Move) -> None:
+    """Changes places among all waiting jobs: with the neighbour, or to either end."""
+    waiting = "SELECT id, rank FROM jobs WHERE state IN ('queued', 'paused') AND"
+    if where in ("first", "last"):
+        order, step = ("ASC", -1) if where == "first" else ("DESC", 1)
+        end = connection.execute(f"{waiting} 1 ORDER BY rank {order} LIMIT 1").fetchone()
+        if end["id"] != job_id:
+            connection.execute("UPDATE jobs SET rank = ? WHERE id = ?", (end["rank"] + step, job_id))
+    elif where in ("up", "down"):
+        sign, order = ("<", "DESC") if where == "up" else (">", "ASC")
+        near = connection.execute(f"{waiting} rank {sign} ? ORDER BY rank {order} LIMIT 1", (rank,)).fetchone()
+        if near is not None:
+            connection.execute("UPDATE jobs SET rank = ? WHERE id = ?", (near["rank"], job_id))
+            connection.execute("UPDATE jobs SET rank = ? WHERE id = ?", (rank, near["id"]))
+    else:
+        raise RequestError(f"cannot move a job {where!r}; use first, up, down or last")
