@@ -15,7 +15,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  (told to old Pythons)
     message += "Get a newer one from python.org and start launch.py with it."
     sys.exit(message.format(sys.version_info[0], sys.version_info[1], sys.executable))
 
-# name: (module to run, requirement group beyond the base, folder to run in, one line of help).
+# name: (module to run, requirement groups beyond the base, folder to run in, one line of help).
 # A new command is a new line here; `python -m MODULE` must work in the finished environment.
 # The folder is "here" (relative paths mean what the user means) or "root" (the project's own folder).
 COMMANDS = {
@@ -23,7 +23,7 @@ COMMANDS = {
     "train": ("engine.training.cli", None, "here", "train or adapt a model on your own clips"),
     "evaluate": ("engine.evaluation.cli", None, "here", "score clips: picture, sound, and how well they agree"),
     "doctor": ("engine.doctor", None, "here", "say what this machine can do and what is wrong (--json)"),
-    "test": ("pytest", "test", "root", "run all tests; takes pytest's own arguments"),
+    "test": ("pytest", "test studio", "root", "run all tests; takes pytest's own arguments"),
     "setup": (None, None, "root", "check the environment and repair or rebuild it"),
 }
 

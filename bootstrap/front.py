@@ -47,12 +47,12 @@ def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path = ROOT
         hint = f"did you mean {near[0]!r}?" if near else "python launch.py --help lists the commands."
         return _complain(f"There is no command {argv[0]!r}; {hint}", 2)
 
-    module, group, place, _ = command
+    module, wanted, place, _ = command
     layout = Layout(root)
     present = module is None or _exists(module, root)
     if not present and name != "studio":
         return _complain(f"{name!r} is not part of this version.", 2)
-    groups = ("base", group) if group and layout.lock_file(group).is_file() else ("base",)
+    groups = ("base", *(group for group in (wanted or "").split() if layout.lock_file(group).is_file()))
     try:
         ensure(layout, groups, check=module is None)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "pyproject.toml"
-GROUPS = {"test": "dev"}  # lock file -> extra in pyproject.toml
+GROUPS = {"studio": "studio", "test": "dev"}  # lock file -> extra in pyproject.toml
 OF_CUDA = re.compile(r"(nvidia-|cuda-|triton\b)")
 HEADER = """\
 # Made by requirements/lock.py from pyproject.toml; do not edit by hand.
