@@ -205,8 +205,8 @@ class Attention(nn.Module):
         self.k = nn.Linear(source_dim, dim)
         self.v = nn.Linear(source_dim, dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = nn.RMSNorm(dim, eps)
-        self.norm_k = nn.RMSNorm(dim, eps)
+        self.norm_q = RMSNorm(dim, eps)
+        self.norm_k = RMSNorm(dim, eps)
 
     def heads(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """q of x and k, v of source, each (B, tokens, heads, head width), q and k normalised."""
@@ -221,6 +221,14 @@ class Attention(nn.Module):
         if rope is not None:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
         return self.o(attention(q, k, v).flatten(2))
+
+
+class RMSNorm(nn.RMSNorm):
+    """The library's, with the weight in the input's dtype: under autocast it would else leave its fused kernel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class Head(nn.Module):

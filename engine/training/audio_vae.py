@@ -194,7 +194,7 @@ class AudioVaeTask:
             average.freeze(self.objective, encoder)
 
     @torch.no_grad()
-    def evaluate(self, module: nn.Module) -> Figures:
+    def evaluate(self, module: nn.Module, step: int) -> Figures:
         """Share of sounds whose class the ear still hears, median onset error (ms), missed and extra onsets."""
         with torch.autocast(self.objective.vae.device.type, enabled=False):
             return self._listen()

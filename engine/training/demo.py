@@ -28,7 +28,7 @@ from engine.models import AudioVAE
 from engine.training import checkpoint
 from engine.training.audio_vae import AudioVaeObjective, AudioVaeTask, make_audio_vae, snake_first
 from engine.training.data import load_audio, load_frames, render_set, spec_at
-from engine.training.export import export_model
+from engine.training.export import export_model, with_statistics
 from engine.training.flow import JointObjective
 from engine.training.latents import (
     LatentStatistics,
@@ -40,6 +40,7 @@ from engine.training.latents import (
 )
 from engine.training.loop import keep_memory, make_accelerator, train
 from engine.training.recipe import Recipe
+from engine.training.samples import Sampler
 from engine.training.towers import JointLatents, TowersTask, make_objective
 from engine.training.video_vae import VideoVaeObjective, VideoVaeTask, channels_last, make_video_vae
 
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("data", "video-vae", "audio-vae", "latents", "towers", "export")
 HELD_VIDEOS, HELD_SOUNDS, HELD_LATENTS = 24, 64, 192  # held-out clips that each stage is measured on
+SAMPLES = 16  # clips made and judged at every evaluation of the towers
 MEASURED = 1024  # clips over which the latents' statistics are taken
 PROBE_SOUNDS = 64  # clips by which a fresh audio VAE is scaled
 
@@ -143,12 +145,21 @@ class DemoRun:
     def train_towers(self, until: int | None = None) -> None:
         r, stage = self.recipe, self.recipe.towers
         clips = {"train": stage.clips, "held": min(HELD_LATENTS, r.held_clips)}
-        sets = [self._load_latents(name, count, self._statistics()) for name, count in clips.items()]
+        train_set, held_set = (self._load_latents(n, count, self._statistics()) for n, count in clips.items())
         objective = self._joint_objective()
         if self.compiled:
             for expert in (objective.high, objective.low):
                 expert.compile_repeated_blocks()
-        task = TowersTask(objective, r.towers_steps, r.seed, *sets)
+        sample = Sampler(
+            objective,
+            *with_statistics(self.video_vae(), self.audio_vae(), self._statistics()),
+            r.studio,
+            r.towers_steps.boundary,
+            r.clip,
+            self.work / "towers",
+            SAMPLES,
+        )
+        task = TowersTask(objective, r.towers_steps, r.seed, train_set, held_set, sample)
         train(task, stage.optimization, self.work / "towers", stage.rhythm, self._accelerator(), until)
 
     def export(self, out: Path) -> None:

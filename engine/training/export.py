@@ -39,13 +39,8 @@ def export_model(
     statistics: LatentStatistics,
     recipe: Recipe,
 ) -> None:
-    """Every component in float16, ``studio.json`` and the recipe itself.
-
-    The scale of the sound's latents goes into the audio VAE's own 1x1 convolutions, since its config has no place for
-    it; mean and deviation of the picture's go into the video VAE's config. ``audio_vae`` is changed by that.
-    """
-    fold_scale(audio_vae, torch.tensor(statistics.audio_std))
-    video_vae.register_to_config(latents_mean=statistics.video_mean, latents_std=statistics.video_std)
+    """Every component in float16, ``studio.json`` and the recipe itself. The VAEs are changed by it."""
+    with_statistics(video_vae, audio_vae, statistics)
     networks = objective.networks
     parts: dict[str, nn.Module] = {
         "video_dit": networks.high,
@@ -66,6 +61,19 @@ def export_model(
     _json(out / "model_index.json", index | {"boundary_ratio": recipe.towers_steps.boundary})
     _json(out / "studio.json", recipe.studio.model_dump())
     (out / "recipe.toml").write_text(recipe.text, encoding="utf-8")
+
+
+def with_statistics(
+    video_vae: AutoencoderKLWan, audio_vae: AudioVAE, statistics: LatentStatistics
+) -> tuple[AutoencoderKLWan, AudioVAE]:
+    """Puts the statistics of the latents where the pipeline looks for them.
+
+    Mean and deviation of the picture's latents go into the video VAE's config; the scale of the sound's into the audio
+    VAE's own 1x1 convolutions, since its config has no place for it. Both are changed and returned.
+    """
+    fold_scale(audio_vae, torch.tensor(statistics.audio_std))
+    video_vae.register_to_config(latents_mean=statistics.video_mean, latents_std=statistics.video_std)
+    return video_vae, audio_vae
 
 
 def _scheduler(recipe: Recipe) -> dict[str, Any]:

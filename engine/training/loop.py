@@ -40,7 +40,7 @@ class Optimization:
     Attributes:
         steps: the whole run.
         rate: the highest learning rate, reached after ``warmup`` steps and left on a half cosine.
-        again: a step from which a second half cosine begins, at ``again_rate``; 0 for none.
+        again: pairs (step, rate) in order: from that step on, another half cosine from that rate.
         final: of ``rate``, at the end of a cosine.
         ema: how much of the averaged weights stays at each step.
     """
@@ -49,8 +49,7 @@ class Optimization:
     rate: float
     warmup: int = 100
     final: float = 0.05
-    again: int = 0
-    again_rate: float = 0.0
+    again: tuple[tuple[int, float], ...] = ()
     decay: float = 0.001
     clip: float = 1.0
     ema: float = 0.998
@@ -60,9 +59,9 @@ class Optimization:
         """Learning rate of step 0, 1, ...: a straight climb, then a half cosine down to ``final``."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        if self.again and step >= self.again:
-            return self._cosine(step, self.again_rate, self.again, self.steps)
-        return self._cosine(step, self.rate, self.warmup, self.again or self.steps)
+        begins = [(self.warmup, self.rate), *self.again, (self.steps, 0.0)]
+        turn = max(i for i, (begin, _) in enumerate(begins[:-1]) if step >= begin)
+        return self._cosine(step, begins[turn][1], begins[turn][0], begins[turn + 1][0])
 
     def _cosine(self, step: int, top: float, begin: int, end: int) -> float:
         share = min(1.0, (step - begin) / max(1, end - begin))
@@ -94,7 +93,7 @@ class Task(Protocol):
     def before_step(self, step: int, average: Average) -> None:
         """Called before every step, for what changes in the course of a run."""
 
-    def evaluate(self, module: nn.Module) -> Figures: ...
+    def evaluate(self, module: nn.Module, step: int) -> Figures: ...
 
 
 class Average:
@@ -248,7 +247,7 @@ def train(
                 if first:
                     with average.applied(module), accelerator.autocast():
                         module.eval()
-                        lines.write(step=step, held_out=task.evaluate(module))
+                        lines.write(step=step, held_out=task.evaluate(module, step))
                         module.train()
                 accelerator.wait_for_everyone()
                 began, sums, counted = time.monotonic(), {}, 0

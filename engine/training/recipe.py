@@ -101,7 +101,8 @@ def _pairs(raw: list[list[float]]) -> tuple[tuple[int, float], ...]:
 
 
 def _stage(raw: Config) -> Stage:
-    return Stage(int(raw["clips"]), _take(Optimization, raw["optimization"]), _take(Rhythm, raw["rhythm"]))
+    pace = raw["optimization"] | {"again": _pairs(raw["optimization"].get("again", []))}
+    return Stage(int(raw["clips"]), _take(Optimization, pace), _take(Rhythm, raw["rhythm"]))
 
 
 def _take(kind: type[T], raw: Config) -> T:

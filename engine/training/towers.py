@@ -6,6 +6,7 @@ audio tower and the bridge with both: what both have to know is learned once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,14 +89,22 @@ class TowersTask:
     name = "towers"
 
     def __init__(
-        self, objective: JointObjective, recipe: TowersRecipe, seed: int, train: JointLatents, held: JointLatents
+        self,
+        objective: JointObjective,
+        recipe: TowersRecipe,
+        seed: int,
+        train: JointLatents,
+        held: JointLatents,
+        sample: Callable[[int], Figures] | None = None,
     ) -> None:
+        """``sample`` makes and judges clips at a step, with the objective's networks as they are."""
         self.module: nn.Module = objective
         self.objective = objective
         self.recipe = recipe
         self.seed = seed
         self.train = train
         self.held = held
+        self.sample = sample
         self.tokenizer = make_tokenizer()
 
     def before_step(self, step: int, average: Average) -> None:
@@ -155,7 +164,7 @@ class TowersTask:
         }
 
     @torch.no_grad()
-    def evaluate(self, module: nn.Module) -> Figures:
+    def evaluate(self, module: nn.Module, step: int) -> Figures:
         """Held-out losses at PROBES; the sound's loss with the clip's own clean picture, with another clip's of the
         same tempo, and with the bridge off; the picture's loss with the right text, none, and another clip's."""
         count = len(self.held.video)
@@ -185,6 +194,8 @@ class TowersTask:
         others = [texts[i] for i in torch.roll(everyone, 7).tolist()]
         for name, words in (("right", texts), ("none", [""] * count), ("wrong", others)):
             figures[f"text_{name}"] = losses((0.8, 0.8), words, ~nobody)[0]
+        if self.sample is not None:
+            figures["samples"] = self.sample(step)
         return figures
 
     def _chunk(self, inputs: dict[str, Any], rows: slice) -> tuple[Tensor, Tensor]:

@@ -218,7 +218,7 @@ class VideoVaeTask:
             average.freeze(self.objective, [*vae.encoder.parameters(), *vae.quant_conv.parameters()])
 
     @torch.no_grad()
-    def evaluate(self, module: nn.Module) -> Figures:
+    def evaluate(self, module: nn.Module, step: int) -> Figures:
         """dB over all pixels of the held-out clips, over their first frames and over moving pixels."""
         sums = np.zeros(6)
         whole = []
