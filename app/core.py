@@ -9,27 +9,33 @@ core.close()
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import logging.handlers
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from app import costs
+from app.errors import NotAllowed, NotFound
+from app.exports import export
 from app.guard import Visitor
 from app.jobs import Job, JobQueue
-from app.library import Library
+from app.library import Clip, Library, settings_from_file
 from app.options import Options
 from app.paths import FolderLock, StudioPaths
 from app.presets import Preset, built_in
 from app.settings import SettingsFile
-from app.spec import JobSpec
-from app.store import Store
+from app.spec import Given, JobSpec
+from app.store import Store, StoreBroken, open_store, set_aside
 from app.supervisor import Supervisor
 from app.uploads import Uploads
+from engine.errors import RequestError
 from engine.folders import find_model, model_folders
 from engine.profile import ModelProfile, read_profile
+from engine.request import auto_size
 
 log = logging.getLogger(__name__)
 
@@ -89,18 +95,51 @@ class Core:
             NotFound: a picture or clip that it names is not there, or is another's.
             NotAllowed: a guest named a model that is not the studio's.
         """
-        raise NotImplementedError
+        model = self.model_name(spec.model if not visitor.guest or spec.model in model_folders() else None)
+        if visitor.guest and spec.model not in (None, "", model):
+            raise NotAllowed("guests cannot choose a model of their own; leave it open")
+        profile = read_profile(find_model(model))
+        if spec.loras and importlib.util.find_spec("engine.lora") is None:
+            raise RequestError("LoRAs are not part of this version; take them out of the job")
+        self.uploads.check(spec, visitor.scope)
+        source = spec.extend_of or (spec.given.clip if spec.given else None)
+        if source is not None:
+            spec = self._like(spec, self.library.get(source, visitor.scope))
+        elif spec.width is None and spec.height is None:
+            size = None
+            if spec.image or spec.last_image:
+                picture = self.uploads.get(str(spec.image or spec.last_image))
+                size = (picture.width, picture.height)
+            width, height = auto_size(size, profile.sizes)
+            spec = replace(spec, width=width, height=height)
+        return spec.settled(profile, model)
+
+    @staticmethod
+    def _like(spec: JobSpec, clip: Clip) -> JobSpec:
+        """A spec that is made from a clip has that clip's size and rate; with a kept side its length, too."""
+        facts = clip.facts
+        spec = replace(spec, width=facts.width, height=facts.height, fps=facts.fps)
+        if spec.given is not None:
+            spec = replace(spec, frames=facts.frames)
+        return replace(spec, image=None, crop=None) if spec.extend_of else spec
 
     def submit(self, spec: JobSpec, visitor: Visitor, count: int = 1) -> list[Job]:
         """Settles and queues a spec; `count` variations over seeds. Returns the jobs.
 
         Raises: as `settle`, and QuotaReached.
         """
-        raise NotImplementedError
+        settled = self.settle(spec, visitor)
+        if count == 1:
+            return [self.queue.submit(settled, visitor.owner, self.quota(visitor))]
+        return self.queue.variations(settled, count, visitor.owner, self.quota(visitor))
+
+    def quota(self, visitor: Visitor) -> int | None:
+        """How many unfinished jobs this visitor may have; None is no limit."""
+        return self.settings.current.guest_jobs if visitor.guest else None
 
     def cost(self, spec: JobSpec, visitor: Visitor) -> costs.Cost:
         """What a spec would take, from what was measured on this machine. Raises as `settle`."""
-        raise NotImplementedError
+        return costs.cost(self.settle(spec, visitor), self.queue.measured())
 
     def spec_from_file(self, path: Path, visitor: Visitor) -> JobSpec:
         """The form's settings from an mp4 that the studio made; its pictures become uploads.
@@ -108,11 +147,29 @@ class Core:
         Raises:
             MediaError: no video, or one without settings.
         """
-        raise NotImplementedError
+        spec, settings = settings_from_file(path)
+        spec = self.uploads.restore(spec, settings, visitor.owner, visitor.guest)
+        source = spec.extend_of or (spec.given.clip if spec.given else None)
+        if source is not None:
+            try:
+                self.library.get(source, visitor.scope)
+            except NotFound:  # made from a clip that is not here: what can be restored is
+                spec = replace(spec, extend_of=None, given=None)
+        if spec.model is not None and spec.model not in self.models():
+            spec = replace(spec, model=None)
+        return spec
 
     def last_frame(self, clip_id: str, visitor: Visitor) -> str:
-        """Makes a clip's last frame an upload; returns its id."""
-        raise NotImplementedError
+        """Makes a clip's last frame an upload; returns its id.
+
+        Raises:
+            NotFound: no such clip. MediaError: it cannot be read.
+        """
+        clip = self.library.get(clip_id, visitor.scope)
+        with tempfile.TemporaryDirectory(prefix="mova-") as folder:
+            png = Path(folder) / "last.png"
+            export(self.library.path(clip), "png", png, start=clip.facts.video_seconds)
+            return self.uploads.add(png, visitor.owner, f"last picture of {clip.title}", visitor.guest).id
 
     def again(self, clip_id: str, visitor: Visitor, *, new_seed: bool = False, keep: str | None = None) -> Job:
         """Queues a clip's settings again.
@@ -122,7 +179,15 @@ class Core:
             keep: "picture" makes the sound again for this picture, "sound" the picture for this sound; both draw
                 a new seed.
         """
-        raise NotImplementedError
+        clip = self.library.get(clip_id, visitor.scope)
+        spec = self.uploads.restore(clip.spec, {}, visitor.owner)
+        if spec != clip.spec:  # its pictures were deleted; they may have travelled with the mp4
+            spec = self.spec_from_file(self.library.path(clip), visitor)
+        if keep is not None:
+            spec = replace(spec, given=Given(keep, clip.id), extend_of=None, seed=None)
+        elif new_seed:
+            spec = replace(spec, seed=None)
+        return self.submit(replace(spec, group=""), visitor)[0]
 
     def extend(self, clip_id: str, visitor: Visitor, changes: Mapping[str, Any] | None = None) -> Job:
         """Queues a continuation of a clip from its last frame; the result is both, joined.
@@ -130,11 +195,21 @@ class Core:
         Args:
             changes: fields of the spec to change, for instance the prompt of what happens next.
         """
-        raise NotImplementedError
+        clip = self.library.get(clip_id, visitor.scope)
+        cleared = {"image": None, "last_image": None, "given": None, "seed": None, "group": ""}
+        spec = replace(clip.spec, **{**cleared, **(changes or {}), "extend_of": clip.id})
+        return self.submit(spec, visitor)[0]
 
     def log_tail(self, lines: int = 400) -> str:
         """The end of the log, for the Log view; the home folder is shown as ~."""
-        raise NotImplementedError
+        try:
+            with open(self.paths.log, "rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - 400 * lines))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.replace(str(Path.home()), "~").splitlines()[-lines:])
 
     def start(self, warm: bool = True) -> None:
         """Lets the worker begin."""
@@ -145,6 +220,7 @@ class Core:
         self.supervisor.stop()
         self.store.close()
         self.lock.release()
+        _stop_logging(self.paths)
 
 
 def open_core(options: Options) -> Core:
@@ -156,4 +232,67 @@ def open_core(options: Options) -> Core:
     Raises:
         StudioError: the folder is in use by another studio or not writable, or the database is a newer version's.
     """
-    raise NotImplementedError
+    paths = StudioPaths.at(options.data_dir)
+    lock = FolderLock(paths)
+    lock.acquire()
+    try:
+        _start_logging(paths)
+        settings = SettingsFile(paths.settings)
+        store = _opened(paths)
+        library, queue = Library(store, paths), JobQueue(store)
+        added, dropped = library.refresh()
+        if added or dropped:
+            log.info("library: %d clips found, %d gone", added, dropped)
+        library.purge()
+        again = queue.recover(library.by_job())
+        if again:
+            log.info("%d jobs that were running go on", again)
+        _sweep_work(paths, queue)
+        supervisor = Supervisor(queue, library, paths, settings)
+        return Core(options, paths, lock, settings, store, queue, library, Uploads(store, paths), supervisor)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _opened(paths: StudioPaths) -> Store:
+    try:
+        return open_store(paths.database)
+    except StoreBroken as error:
+        aside = set_aside(paths.database)
+        log.error("%s; it is put aside as %s, and the library is rebuilt from the results", error, aside)
+        return open_store(paths.database)
+
+
+def _sweep_work(paths: StudioPaths, queue: JobQueue) -> None:
+    """Removes what killed workers left in the work folder, but for latents that a job may still want."""
+    for path in paths.work.iterdir():
+        wanted = False
+        if path.suffix == ".safetensors":
+            try:
+                wanted = queue.get(path.stem).state not in ("done", "cancelled")
+            except NotFound:
+                wanted = False
+        if not wanted and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _start_logging(paths: StudioPaths) -> None:
+    """Everything of ours from INFO up goes to a file that rotates."""
+    handler = logging.handlers.RotatingFileHandler(
+        paths.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.set_name(str(paths.log))
+    for name in ("app", "engine", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+
+
+def _stop_logging(paths: StudioPaths) -> None:
+    for name in ("app", "engine", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        for handler in [h for h in logger.handlers if h.get_name() == str(paths.log)]:
+            logger.removeHandler(handler)
+            handler.close()

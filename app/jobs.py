@@ -169,7 +169,7 @@ class JobQueue:
             if row["state"] not in ("queued", "paused"):
                 raise WrongState(f"the job is {row['state']} and cannot be changed; duplicate it instead")
             connection.execute("UPDATE jobs SET spec = ? WHERE id = ?", (spec.to_json(), job_id))
-        self._touch()
+        self.touch()
         return self.get(job_id)
 
     def cancel(self, job_id: str, owner: str | None) -> Job:
@@ -186,7 +186,7 @@ class JobQueue:
                 )
             elif row["state"] == "running":
                 connection.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?", (job_id,))
-        self._touch()
+        self.touch()
         return self.get(job_id)
 
     def cancel_waiting(self, owner: str | None) -> int:
@@ -198,7 +198,7 @@ class JobQueue:
                 f" WHERE state IN ('queued', 'paused'){where}",
                 (time.time(), *values),
             ).rowcount
-        self._touch()
+        self.touch()
         return done
 
     def pause(self, job_id: str, owner: str | None) -> Job:
@@ -228,7 +228,28 @@ class JobQueue:
             if row["state"] not in ("queued", "paused"):
                 raise WrongState(f"the job is {row['state']}; only waiting jobs can be moved")
             _moved(connection, job_id, float(row["rank"]), where)
-        self._touch()
+        self.touch()
+        return self.get(job_id)
+
+    def retry(self, job_id: str, owner: str | None, quota: int | None = None) -> Job:
+        """Queues a failed or cancelled job again, at the end, with the same seed.
+
+        What failed after its last step is decoded and written from the saved latents, without the steps.
+
+        Raises:
+            WrongState: it has not failed. QuotaReached: see `submit`.
+        """
+        with self._store.writing() as connection:
+            row = self._row(connection, job_id, owner)
+            if row["state"] not in ("failed", "cancelled"):
+                raise WrongState(f"the job is {row['state']}; only failed and cancelled jobs can be tried again")
+            _check_quota(connection, row["owner"], 1, quota)
+            connection.execute(
+                "UPDATE jobs SET state = 'queued', reason = '', attempts = 0, restarts = 0, cancelling = 0,"
+                " started = NULL, finished = NULL, rank = (SELECT max(rank) + 1 FROM jobs) WHERE id = ?",
+                (job_id,),
+            )
+        self.touch()
         return self.get(job_id)
 
     def forget(self, job_id: str, owner: str | None) -> None:
@@ -242,7 +263,7 @@ class JobQueue:
             if row["state"] not in ENDED:
                 raise WrongState(f"the job is {row['state']}; cancel it first")
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        self._touch()
+        self.touch()
 
     def get(self, job_id: str, owner: str | None = None) -> Job:
         """One job, with its progress and position.
@@ -327,7 +348,7 @@ class JobQueue:
         """Stops or resumes starting jobs; the running one is finished."""
         with self._store.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES ('held', ?)", ("1" if held else "0",))
-        self._touch()
+        self.touch()
 
     def wait(self, revision: int, timeout: float) -> int:
         """Sleeps until something changed since `revision`, or `timeout` seconds; returns the present revision."""
@@ -355,7 +376,17 @@ class JobQueue:
     def report(self, job_id: str, progress: Progress) -> None:
         """Live progress of the running job; in memory only."""
         self._progress[job_id] = progress
-        self._touch()
+        self.touch()
+
+    def progress(self, job_id: str) -> Progress | None:
+        """The live progress of a job, if it runs."""
+        return self._progress.get(job_id)
+
+    def touch(self) -> None:
+        """Says that something changed which is not in the queue itself, such as a preview."""
+        with self._changed:
+            self.revision += 1
+            self._changed.notify_all()
 
     def finish(self, job_id: str, result: str, measured: dict[str, Any]) -> None:
         """The clip `result` is published: the job is done."""
@@ -389,7 +420,7 @@ class JobQueue:
                     (f"the worker process ended ({how}); runs again with the same seed", job_id),
                 )
         self._progress.pop(job_id, None)
-        self._touch()
+        self.touch()
         return self.get(job_id)
 
     def recover(self, published: dict[str, str]) -> int:
@@ -417,7 +448,7 @@ class JobQueue:
                         (row["id"],),
                     )
                     again += 1
-        self._touch()
+        self.touch()
         return again
 
     def measured(self, limit: int = 50) -> list[tuple[JobSpec, dict[str, Any]]]:
@@ -435,12 +466,7 @@ class JobQueue:
         ids = [secrets.token_hex(16) for _ in specs]
         now = time.time()
         with self._store.writing() as connection:
-            if quota is not None:
-                unfinished = connection.execute(
-                    "SELECT count(*) FROM jobs WHERE owner = ? AND state IN ('queued', 'running', 'paused')", (owner,)
-                ).fetchone()[0]
-                if unfinished + len(specs) > quota:
-                    raise QuotaReached(f"{unfinished} of your jobs are unfinished; guests may have {quota} at a time")
+            _check_quota(connection, owner, len(specs), quota)
             last = connection.execute("SELECT max(rank) FROM jobs").fetchone()[0] or 0.0
             connection.executemany(
                 "INSERT INTO jobs (id, spec, state, owner, rank, created) VALUES (?, ?, 'queued', ?, ?, ?)",
@@ -449,7 +475,7 @@ class JobQueue:
                     for number, (job_id, spec) in enumerate(zip(ids, specs, strict=True), 1)
                 ],
             )
-        self._touch()
+        self.touch()
         return [self.get(job_id) for job_id in ids]
 
     def _switch(self, job_id: str, owner: str | None, before: str, after: str) -> Job:
@@ -458,7 +484,7 @@ class JobQueue:
             if row["state"] != before:
                 raise WrongState(f"the job is {row['state']}, not {before}")
             connection.execute("UPDATE jobs SET state = ? WHERE id = ?", (after, job_id))
-        self._touch()
+        self.touch()
         return self.get(job_id)
 
     def _end(
@@ -467,7 +493,7 @@ class JobQueue:
         with self._store.writing() as connection:
             self._set_end(connection, job_id, state, reason, result, measured)
         self._progress.pop(job_id, None)
-        self._touch()
+        self.touch()
 
     @staticmethod
     def _set_end(
@@ -529,15 +555,20 @@ class JobQueue:
             position=position,
         )
 
-    def _touch(self) -> None:
-        with self._changed:
-            self.revision += 1
-            self._changed.notify_all()
-
 
 def _owned(owner: str | None) -> tuple[str, tuple[str, ...]]:
     """The condition that hides what is another's."""
     return ("", ()) if owner is None else (" AND owner = ?", (owner,))
+
+
+def _check_quota(connection: sqlite3.Connection, owner: str, more: int, quota: int | None) -> None:
+    if quota is None:
+        return
+    unfinished = connection.execute(
+        "SELECT count(*) FROM jobs WHERE owner = ? AND state IN ('queued', 'running', 'paused')", (owner,)
+    ).fetchone()[0]
+    if unfinished + more > quota:
+        raise QuotaReached(f"{unfinished} of your jobs are unfinished; guests may have {quota} at a time")
 
 
 def _moved(connection: sqlite3.Connection, job_id: str, rank: float, where: Move) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.errors import NotFound, WrongState
+from app.errors import NotFound, StudioError, WrongState
 from app.paths import PART_PATTERN, StudioPaths, is_id
 from app.spec import JobSpec
 from app.store import Store
@@ -237,6 +237,19 @@ class Library:
                 ),
             )
         self.revision += 1
+
+    def add_published(self, clip_id: str) -> None:
+        """Lists the clip that the worker has just published under this id.
+
+        Raises:
+            StudioError: its files are not there.
+        """
+        for sidecar in self.paths.results.glob(f"*/*{clip_id[:8]}.json"):
+            clip = clip_from_file(sidecar.with_suffix(".mp4"), self.paths)
+            if clip.id == clip_id:
+                self.add(clip)
+                return
+        raise StudioError(f"the clip {clip_id} was announced but is not in {self.paths.results}")
 
     def refresh(self) -> tuple[int, int]:
         """Brings the list in line with the results folder; returns how many clips were added and dropped.
