@@ -245,7 +245,8 @@ def train(
                 began, sums, counted = time.monotonic(), {}, 0
             if step % rhythm.evaluate == 0 or step == how.steps:
                 if first:
-                    with average.applied(module), accelerator.autocast():
+                    # compiled for training's shapes; here every batch is of another size
+                    with average.applied(module), accelerator.autocast(), torch.compiler.set_stance("force_eager"):
                         module.eval()
                         lines.write(step=step, held_out=task.evaluate(module, step))
                         module.train()

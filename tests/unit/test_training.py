@@ -1,0 +1,257 @@
+"""The training code on a recipe small enough for seconds: fast paths against slow twins, resume, export."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine import MovaPipeline
+from engine.errors import RequestError
+from engine.training import checkpoint
+from engine.training.audio_vae import fold_scale, wave_error
+from engine.training.demo import STAGES, DemoRun
+from engine.training.flow import NoiseLevels
+from engine.training.latents import encode_conditions
+from engine.training.log import read_lines
+from engine.training.loop import Optimization, generator_at
+from engine.training.recipe import RECIPES, read_recipe
+from engine.training.text import make_tokenizer, tokenize
+from engine.training.video_vae import decode_whole, encode_whole, make_video_vae
+
+RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """All stages of the tiny recipe, run once."""
+    run = DemoRun(read_recipe(RECIPE), tmp_path_factory.mktemp("demo"), device="cpu")
+    for stage in STAGES:
+        run.run(stage, run.work / "model")
+    return run
+
+
+def _link_other_stages(source: Path, work: Path, stage: str) -> None:
+    for name in {"data", "latents", "video-vae", "audio-vae"} - {stage}:
+        (work / name).symlink_to(source / name)
+
+
+def test_whole_sequence_vae_equals_the_chunked_one() -> None:
+    torch.manual_seed(1)
+    config = read_recipe(RECIPE).video_config
+    vae = make_video_vae(config).eval()
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # time convolutions that do look back
+        video = torch.rand(2, 3, 13, 32, 32) * 2 - 1
+        slow = vae.encode(video).latent_dist
+        mean, logvar = encode_whole(vae, video)
+        assert (mean - slow.mean).abs().max() < 1e-5
+        assert (logvar - slow.logvar).abs().max() < 1e-4
+        slow_frames = vae.decode(mean).sample
+        made = decode_whole(vae, mean).clamp(-1, 1)
+    assert made.shape == slow_frames.shape == video.shape
+    assert (made - slow_frames).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("stage", ["video-vae", "audio-vae", "towers"])
+def test_resumed_run_equals_the_uninterrupted_one(trained: DemoRun, tmp_path: Path, stage: str) -> None:
+    """Bit for bit: weights, optimizer and averages, for every place where a stage can be cut."""
+    whole = checkpoint.read(trained.work / stage / "checkpoint.pt")
+    rng = np.random.default_rng(5)
+    for cut in sorted(rng.choice(np.arange(1, 8), 2, replace=False).tolist()):
+        work = tmp_path / f"{stage}-{cut}"
+        work.mkdir()
+        _link_other_stages(trained.work, work, stage)
+        DemoRun(trained.recipe, work, "cpu").run(stage, work, until=cut)
+        assert checkpoint.read(work / stage / "checkpoint.pt")["step"] == cut
+        torch.manual_seed(999)  # whatever the second process finds must not matter
+        DemoRun(trained.recipe, work, "cpu").run(stage, work)
+        again = checkpoint.read(work / stage / "checkpoint.pt")
+        assert again["step"] == whole["step"]
+        for part in ("model", "average"):
+            differing = [n for n, v in whole[part].items() if not torch.equal(v, again[part][n])]
+            assert not differing, f"cut at {cut}: {differing[:3]}"
+        for key, state in whole["optimizer"]["state"].items():
+            assert all(torch.equal(v, again["optimizer"]["state"][key][n]) for n, v in state.items())
+
+
+def test_killed_training_leaves_a_whole_checkpoint(trained: DemoRun, tmp_path: Path) -> None:
+    """SIGKILL at random moments: what is there can always be read, and the run can be finished from it."""
+    work = tmp_path / "killed"
+    work.mkdir()
+    (work / "data").symlink_to(trained.work / "data")
+    command = [sys.executable, "-m", "engine.training.cli", "demo", "--stage", "audio-vae", "--device", "cpu"]
+    command += ["--recipe", str(RECIPE), "--work", str(work), "--threads", "1"]
+    rng = np.random.default_rng(3)
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path, waited = work / "audio-vae" / "checkpoint.pt", time.monotonic()
+        while not path.exists() and process.poll() is None and time.monotonic() - waited < 120:
+            time.sleep(0.02)
+        time.sleep(float(rng.uniform(0, 0.5)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert checkpoint.read(path)["step"] >= 3
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    whole = checkpoint.read(trained.work / "audio-vae" / "checkpoint.pt")
+    again = checkpoint.read(work / "audio-vae" / "checkpoint.pt")
+    assert all(torch.equal(v, again["average"][n]) for n, v in whole["average"].items())
+
+
+def test_frozen_encoder_stays_and_decoder_learns(trained: DemoRun, tmp_path: Path) -> None:
+    work = tmp_path / "frozen"
+    work.mkdir()
+    (work / "data").symlink_to(trained.work / "data")
+    frozen_from = trained.recipe.audio_windows.frozen_from
+    DemoRun(trained.recipe, work, "cpu").run("audio-vae", work, until=frozen_from)
+    before = checkpoint.read(work / "audio-vae" / "checkpoint.pt")["average"]
+    after = checkpoint.read(trained.work / "audio-vae" / "checkpoint.pt")["average"]
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not {n for n in moved if n.startswith(("vae.encoder.", "vae.quant_conv."))}
+
+
+def test_second_expert_begins_as_the_first(trained: DemoRun, tmp_path: Path) -> None:
+    work = tmp_path / "experts"
+    work.mkdir()
+    _link_other_stages(trained.work, work, "towers")
+    alone = trained.recipe.towers_steps.alone
+    DemoRun(trained.recipe, work, "cpu").run("towers", work, until=alone + 1)
+    model = checkpoint.read(work / "towers" / "checkpoint.pt")["model"]
+    finished = checkpoint.read(trained.work / "towers" / "checkpoint.pt")["model"]
+    name = "blocks.0.video.ffn.0.weight"
+    gap = (model[f"high.{name}"] - model[f"low.{name}"]).abs().max()
+    assert gap < 3 * 2e-3  # one step of the optimizer apart at most, a learning rate of 1e-3 each
+    assert not torch.equal(finished[f"high.{name}"], finished[f"low.{name}"])
+
+
+def test_exported_model_loads_strictly_and_makes_a_clip(trained: DemoRun) -> None:
+    folder = trained.work / "model"
+    pipe = MovaPipeline.from_pretrained(folder)
+    assert pipe.profile == trained.recipe.studio
+    out = pipe("a red ball bounces", num_frames=13, num_inference_steps=2, seed=3, guidance_scale=2.0)
+    assert out.frames.shape == (1, 13, 32, 32, 3)
+    assert np.isfinite(out.audio).all()
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["boundary_ratio"] == trained.recipe.towers_steps.boundary
+    assert (folder / "recipe.toml").read_text() == RECIPE.read_text()
+
+
+def test_exported_latents_have_unit_deviation(trained: DemoRun) -> None:
+    """What the towers were trained on is what the pipeline's encoders give, up to float16."""
+    pipe = MovaPipeline.from_pretrained(trained.work / "model")
+    latents = trained._load_latents("train", 8, trained._statistics())
+    with np.load(trained.work / "data" / "train" / "00000.npz") as shard:
+        frames, audio = shard["frames"][0], shard["audio"][0]
+    video = pipe.encode_video(frames)
+    sound = pipe.encode_audio(audio.astype(np.float32) / 32767.0, trained.recipe.clip.sample_rate)
+    assert (video[0] - latents.video[0].float()).abs().mean() < 0.05
+    assert (sound[0] - latents.audio[0].float()).abs().mean() < 0.05
+
+
+def test_short_conditions_equal_whole_ones(trained: DemoRun) -> None:
+    """Beyond the encoder's reach all grey frames look alike, whatever the first picture was."""
+    vae = trained.video_vae()
+    first = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        rest = encode_conditions(vae, torch.full((1, 32, 32, 3), 128, dtype=torch.uint8), 49)
+        whole = encode_conditions(vae, first, 49)
+        short = encode_conditions(vae, first, 49, rest)
+    assert whole.shape == short.shape
+    assert (whole - short).abs().max() < 1e-2 * whole.abs().max()
+
+
+def test_folded_scale_changes_latents_and_not_the_sound(trained: DemoRun) -> None:
+    vae = trained.audio_vae()
+    wave = torch.randn(1, 1, 3200) * 0.1
+    with torch.no_grad():
+        mean, _ = vae.encode(wave)
+        sound = vae.decode(mean)
+        deviation = torch.rand(mean.shape[1]) + 0.5
+        fold_scale(vae, deviation)
+        scaled, _ = vae.encode(wave)
+        assert torch.allclose(scaled * deviation[None, :, None], mean, atol=1e-5)
+        assert (vae.decode(scaled) - sound).abs().max() < 1e-5
+
+
+def test_noise_levels_keep_their_shares_and_their_side() -> None:
+    levels, boundary = NoiseLevels(), 0.9
+    generator = torch.Generator().manual_seed(0)
+    video, audio = levels.draw(20000, generator, None, boundary)
+    assert abs(float((video == audio).float().mean()) - levels.equal) < 0.02
+    assert abs(float((video <= levels.nearly).float().mean()) - levels.picture_given) < 0.06
+    assert float((video == 0).float().mean()) > 0.08
+    high, _ = levels.draw(5000, generator, "high", boundary)
+    low, _ = levels.draw(5000, generator, "low", boundary)
+    assert float(high.min()) >= boundary - 1e-6
+    assert float(low.max()) <= boundary + 1e-6
+
+
+def test_learning_rate_climbs_falls_and_rises_again() -> None:
+    how = Optimization(steps=1000, rate=1e-3, warmup=100, again=((600, 5e-4),))
+    rates = [how.rate_at(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-5)
+    assert max(rates[:600]) == pytest.approx(1e-3)
+    assert rates[599] == pytest.approx(how.final * how.rate, rel=0.01)
+    assert rates[600] == pytest.approx(5e-4)
+    assert all(a >= b for a, b in pairwise(rates[600:]))
+
+
+def test_streams_of_neighbouring_steps_share_nothing() -> None:
+    first = {float(torch.rand(1, generator=generator_at(7, step, 0))) for step in range(2000)}
+    assert len(first) == 2000
+    assert torch.equal(torch.rand(4, generator=generator_at(1, 2)), torch.rand(4, generator=generator_at(1, 2)))
+
+
+def test_wave_error_is_one_for_silence() -> None:
+    wanted = torch.randn(2, 100)
+    assert float(wave_error(torch.zeros_like(wanted), wanted)) == pytest.approx(1.0)
+
+
+def test_tokenizer_knows_its_world_and_loses_no_word() -> None:
+    tokenizer = make_tokenizer()
+    ids, mask = tokenize(tokenizer, ["A red ball bounces", "zebra, Äpfel!"])
+    assert ids.shape == mask.shape
+    assert ids.shape[1] % 16 == 0
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids[1], skip_special_tokens=True).replace(" ", "") == "zebra,apfel!"
+
+
+def test_log_survives_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo', encoding="utf-8")
+    assert read_lines(path) == [{"step": 1}]
+
+
+def test_recipe_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(RECIPE.read_text().replace("text_drop", "text_dropp"), encoding="utf-8")
+    with pytest.raises(RequestError, match="text_dropp"):
+        read_recipe(wrong)
+    with pytest.raises(RequestError, match=r"absent\.toml"):
+        read_recipe(tmp_path / "absent.toml")
+    assert read_recipe(RECIPES / "demo.toml").towers_steps.batch > 0
+
+
+def test_batch_does_not_depend_on_what_came_before(trained: DemoRun) -> None:
+    """Step 5's batch is the same whether or not steps 0-4 were drawn, and other for another rank."""
+    from engine.training.towers import TowersTask
+
+    latents = trained._load_latents("train", 8, trained._statistics())
+    task = TowersTask(trained._joint_objective(), replace(trained.recipe.towers_steps), 1, latents, latents)
+    alone = task.batch(5, 0, 1)
+    for step in range(5):
+        task.batch(step, 0, 1)
+    again, other = task.batch(5, 0, 1), task.batch(5, 1, 2)
+    assert all(torch.equal(v, again[k]) for k, v in alone.items() if isinstance(v, torch.Tensor))
+    assert len(other["video"]) == len(alone["video"]) // 2
