@@ -330,6 +330,29 @@ class JobQueue:
             offset = 0
         return found
 
+    def by_time(self, owner: str | None, after: str | None, limit: int, newest_first: bool = True) -> list[Job]:
+        """Jobs in the order they were submitted.
+
+        Args:
+            after: id of a job; those that follow it in this order.
+
+        Raises:
+            NotFound: there is no such job to go on from.
+        """
+        where, values = _owned(owner)
+        sign, order = ("<", "DESC") if newest_first else (">", "ASC")
+        condition, more = f"1{where}", list[Any](values)
+        if after is not None:
+            mark = self._store.row(f"SELECT rowid FROM jobs WHERE id = ?{where}", (after, *values))  # noqa: S608
+            if mark is None:
+                raise NotFound("no such job")
+            condition, more = f"{condition} AND rowid {sign} ?", [*more, mark[0]]
+        rows = self._store.rows(
+            f"SELECT * FROM jobs WHERE {condition} ORDER BY rowid {order} LIMIT ?",  # noqa: S608
+            (*more, limit),
+        )
+        return [self.get(row["id"]) if row["state"] == "queued" else self._job(row) for row in rows]
+
     def counts(self, owner: str | None = None) -> dict[str, int]:
         """How many jobs are in each state."""
         where, values = _owned(owner)
