@@ -1,0 +1,125 @@
+"""The page: its tabs put together, and the routes that only the page uses."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from fastapi import HTTPException, Request, UploadFile
+from fastapi.responses import FileResponse
+
+from app.drafts import Drafts
+from app.examples import example, examples
+from app.guard import Visitor, visitor_of
+from app.sessions import Sessions
+from app.tabs import channel, create, library, log, settings
+from app.tabs.fields import preset_names, size_choices
+from app.tabs.form import Form
+from app.tabs.parts import part
+from app.theme import ASSETS, icons
+from app.words import PRODUCT, labels
+from engine.errors import MediaError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.core import Core
+
+CHUNK = 1 << 20
+
+
+def build_page(core: Core, sessions: Sessions, drafts: Drafts) -> tuple[gr.Blocks, gr.I18n]:
+    """The whole page and its words, for `gradio.mount_gradio_app`."""
+    words = labels()
+    with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)) as page:
+        gr.HTML(icons(), elem_id="icons", apply_default_css=False, js_on_load=None)
+        part("topbar")
+        wire = channel.build(core, sessions)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab(words("create"), id="create"):
+                form = create.build(core, drafts, wire, words, examples())
+            with gr.Tab(words("library"), id="library"):
+                library.build()
+            with gr.Tab(words("settings"), id="settings"):
+                own_settings = settings.build(core, words)
+            with gr.Tab(words("log"), id="log"):
+                own_log = log.build(words)
+        _wire_opening(core, drafts, page, form, words, [*own_settings, *own_log])
+    return page, words
+
+
+def _wire_opening(core: Core, drafts: Drafts, page: gr.Blocks, form: Form, words: gr.I18n, owned: list[Any]) -> None:
+    """When a page opens: the form as this visitor left it, and only the tabs that are theirs."""
+    preset = next(c for c in form.components if c.elem_id == "preset")
+    size = next(c for c in form.components if c.elem_id == "size")
+
+    def opened(request: gr.Request) -> list[Any]:
+        visitor = visitor_of(request)
+        values = form.remembered(drafts.of(visitor.owner))
+        at = {preset: preset_names(core, words), size: size_choices(core.profile(), words)}
+        filled = [
+            gr.update(value=value, choices=at[component]) if component in at else value
+            for component, value in zip(form.components, values, strict=True)
+        ]
+        return [*filled, *(gr.update(visible=visitor.guest == (n % 2 == 1)) for n in range(len(owned)))]
+
+    page.load(opened, None, [*form.components, *owned], **create.QUIET)
+
+
+def add_routes(app: FastAPI, core: Core) -> None:
+    """What only the page asks for: files brought in, the icon, pictures of the example cards."""
+
+    @app.get("/studio/icon.svg", include_in_schema=False)
+    def icon() -> FileResponse:
+        return FileResponse(ASSETS / "icon.svg", media_type="image/svg+xml")
+
+    @app.get("/studio/examples/{name}", include_in_schema=False)
+    def example_picture(name: str) -> FileResponse:
+        return FileResponse(example(name).picture, media_type="image/webp")
+
+    @app.post("/studio/upload", include_in_schema=False)
+    async def upload(request: Request, file: UploadFile) -> dict[str, Any]:
+        visitor = visitor_of(request)
+        return await _with_file(core, file, visitor, _take_picture)
+
+    @app.post("/studio/settings", include_in_schema=False)
+    async def restore(request: Request, file: UploadFile) -> dict[str, Any]:
+        visitor = visitor_of(request)
+        return await _with_file(core, file, visitor, _read_settings)
+
+
+def _take_picture(core: Core, path: Path, name: str, visitor: Visitor) -> dict[str, Any]:
+    taken = core.uploads.add(path, visitor.owner, name, visitor.guest)
+    return {"id": taken.id, "url": f"/media/uploads/{taken.id}", "width": taken.width, "height": taken.height}
+
+
+def _read_settings(core: Core, path: Path, name: str, visitor: Visitor) -> dict[str, Any]:
+    return {"spec": core.spec_from_file(path, visitor).to_dict()}
+
+
+async def _with_file(core: Core, file: UploadFile, visitor: Visitor, use: Any) -> dict[str, Any]:
+    """Lets `use` read an uploaded file, which is gone afterwards.
+
+    Raises:
+        HTTPException: 413 for a file over the limit.
+        MovaError: the file cannot be used.
+    """
+    from anyio import to_thread
+
+    limit = core.settings.current.upload_megabytes << 20
+    with tempfile.TemporaryDirectory(prefix="mova-") as folder:
+        path, size = Path(folder) / "brought-in.bin", 0
+        with path.open("wb") as target:
+            while chunk := await file.read(CHUNK):
+                size += len(chunk)
+                if size > limit:
+                    raise HTTPException(413, f"the file is larger than {limit >> 20} MB; the settings hold this limit")
+                target.write(chunk)
+        name = Path((file.filename or "file").replace("\\", "/")).name[:120]
+        try:
+            found: dict[str, Any] = await to_thread.run_sync(use, core, path, name, visitor)
+            return found
+        except MediaError as error:  # names our copy; the user knows it by another name
+            raise MediaError(str(error).replace(path.name, name)) from None

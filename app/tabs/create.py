@@ -1,0 +1,218 @@
+"""The Create tab: the form on the left, the stage and the queue on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from app.core import Core
+from app.drafts import Drafts
+from app.examples import Example, example
+from app.guard import Visitor, visitor_of
+from app.presets import built_in
+from app.spec import JobSpec
+from app.tabs.fields import Places, numbers_part, pictures_part, preset_names, preset_values, words_part
+from app.tabs.form import Form
+from app.tabs.parts import Answer, part
+from app.words import language_of, say
+from engine.errors import MovaError, RequestError
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def build(core: Core, drafts: Drafts, channel: gr.HTML, words: gr.I18n, examples: Sequence[Example]) -> Form:
+    """Lays out the tab and wires its events. Returns the form, for those that fill it."""
+    with gr.Row(elem_id="create"):
+        with gr.Column(elem_id="form", min_width=0):
+            editing = part("editing")
+            pictures = pictures_part()
+            prompt = words_part(core, words)
+            # The enhancer's controls go here: app/tabs/enhance.py, a function that returns a FormPart.
+            numbers, places = numbers_part(core, words)
+            # The LoRA picker goes here, inside the column: app/tabs/loras.py, a function that returns a FormPart.
+            with gr.Column(elem_id="press", min_width=0):
+                cost = part("cost")
+                press = gr.Button(words("generate"), variant="primary", size="lg", elem_id="generate")
+        with gr.Column(elem_id="show", min_width=0):
+            part("stage", examples=[card.view() for card in examples])
+            part("strip")
+    answer = part("answer", visible="hidden")
+    form = Form((pictures, prompt, numbers))
+    _wire_changes(core, drafts, form, cost, places)
+    _wire_presets(core, form, places, answer)
+    _wire_filling(core, form, channel, editing, answer)
+    press.click(_submitting(core, drafts, form, places), [*form.components, editing], [answer, editing], **QUIET)
+    return form
+
+
+def _wire_changes(core: Core, drafts: Drafts, form: Form, cost: gr.HTML, places: Places) -> None:
+    """Every change is remembered and priced."""
+
+    def changed(*values: Any, request: gr.Request) -> Answer:
+        visitor = visitor_of(request)
+        drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(values).items()})
+        return priced(core, form, values, visitor, places.count(form, values))
+
+    gr.on(
+        [component.change for component in form.components],  # type: ignore[attr-defined]
+        changed,
+        form.components,
+        cost,
+        trigger_mode="always_last",
+        **QUIET,
+    )
+
+
+def priced(core: Core, form: Form, values: Sequence[Any], visitor: Visitor, count: int) -> Answer:
+    """What the form's job would take, for the cost line; what is wrong with it under "error"."""
+    try:
+        spec = form.spec(values)
+        if not spec.prompt.strip():
+            spec = replace(spec, prompt="-")  # its price does not hang on the words
+        settled = core.settle(spec, visitor)
+        cost = core.cost(spec, visitor)
+    except MovaError as error:
+        return {"error": str(error)}
+    warm = core.supervisor.status().model == settled.model
+    return {
+        "width": settled.width,
+        "height": settled.height,
+        "seconds": settled.seconds,
+        "time": None if cost.seconds is None else cost.seconds * count,
+        "load": None if warm else cost.load_seconds,
+        "memory": None if visitor.guest else cost.memory,
+        "exact": cost.exact,
+        "count": count,
+    }
+
+
+def _submitting(core: Core, drafts: Drafts, form: Form, places: Places) -> Callable[..., tuple[Answer, Any]]:
+    def submit(*values: Any, request: gr.Request) -> tuple[Answer, Any]:
+        visitor, language = visitor_of(request), language_of(request)
+        *fields, job = values
+        drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(fields).items()})
+        try:
+            spec = form.spec(fields)
+            if job:
+                core.queue.edit(str(job), core.settle(spec, visitor), visitor.scope)
+                return {"say": say(language, "edited"), "n": _number()}, None
+            jobs = core.submit(spec, visitor, places.count(form, fields))
+        except MovaError as error:
+            return {"error": str(error), "n": _number()}, gr.skip()
+        told = {"say": say(language, "queued_many", n=len(jobs))} if len(jobs) > 1 else {}
+        return {"submitted": [one.id for one in jobs], "n": _number(), **told}, gr.skip()
+
+    return submit
+
+
+def _wire_presets(core: Core, form: Form, places: Places, answer: gr.HTML) -> None:
+    guided = [places.steps, places.guidance, places.bridge]
+
+    def choose(name: str) -> list[Any]:
+        values = preset_values(core, name)
+        return [values.get(field, gr.skip()) for field in ("steps", "guidance", "bridge_guidance")]
+
+    def save(name: str, *values: Any, request: gr.Request) -> tuple[Any, Answer, Any]:
+        visitor_of(request).require_owner()
+        language, name = language_of(request), " ".join((name or "").split())[:40]
+        if not name:
+            return gr.skip(), {"error": say(language, "preset_unnamed"), "n": _number()}, gr.skip()
+        try:
+            if name in {preset.name for preset in built_in(core.profile())}:
+                raise RequestError(say(language, "preset_built_in"))
+            kept = dict(zip(("steps", "guidance", "bridge_guidance"), values, strict=True))
+            core.settings.change(presets=core.settings.current.presets | {name: kept})
+        except MovaError as error:
+            return gr.skip(), {"error": str(error), "n": _number()}, gr.skip()
+        told = {"say": say(language, "preset_saved", name=name), "n": _number()}
+        return gr.update(choices=preset_names(core, places.words), value=name), told, ""
+
+    def delete(name: str, request: gr.Request) -> tuple[Any, Answer]:
+        visitor_of(request).require_owner()
+        language = language_of(request)
+        own = dict(core.settings.current.presets)
+        if name not in own:
+            return gr.skip(), {"error": say(language, "preset_built_in"), "n": _number()}
+        del own[name]
+        core.settings.change(presets=own)
+        told = {"say": say(language, "preset_deleted", name=name), "n": _number()}
+        return gr.update(choices=preset_names(core, places.words), value="standard"), told
+
+    places.preset.input(choose, places.preset, guided, **QUIET)
+    places.preset_save.click(save, [places.preset_name, *guided], [places.preset, answer, places.preset_name], **QUIET)
+    places.preset_delete.click(delete, places.preset, [places.preset, answer], **QUIET)
+    for field in guided:  # numbers of one's own are no preset
+        field.input(lambda: gr.update(value=None), None, places.preset, **QUIET)
+
+    def last_seed(request: gr.Request) -> tuple[Any, Answer]:
+        newest = core.library.find(visitor_of(request).scope, limit=1)
+        if not newest:
+            return gr.skip(), {"error": say(language_of(request), "no_seed"), "n": _number()}
+        return str(newest[0].spec.seed), {"n": _number()}
+
+    places.seed_last.click(last_seed, None, [places.seed, answer], **QUIET)
+
+
+def _wire_filling(core: Core, form: Form, channel: gr.HTML, editing: gr.HTML, answer: gr.HTML) -> None:
+    """Fills the form from a clip, a waiting job, an example or a dropped file."""
+
+    def fill(request: gr.Request, event: gr.EventData) -> list[Any]:
+        visitor, language = visitor_of(request), language_of(request)
+        data = event._data if isinstance(event._data, dict) else {}
+        untouched = [gr.skip() for _ in form.components]
+        try:
+            spec = wanted(core, data, visitor)
+        except MovaError as error:
+            return [*untouched, gr.skip(), {"error": str(error), "n": _number()}]
+        values = form.from_spec(spec)
+        if data.get("from") in ("seed", "last_frame", "upload"):  # one thing only: the rest of the form stays
+            fresh = form.from_spec(JobSpec(prompt=""))
+            values = [None if new == old else new for new, old in zip(values, fresh, strict=True)]
+        filled = [gr.skip() if value is None else value for value in values]
+        job = data.get("job") if data.get("from") == "job" and data.get("edit") else None
+        return [*filled, job, {"say": say(language, "filled"), "n": _number()}]
+
+    channel.fill(fill, None, [*form.components, editing, answer], **QUIET)
+
+
+def wanted(core: Core, data: dict[str, Any], visitor: Visitor) -> JobSpec:
+    """The spec that a "fill" asks for.
+
+    Raises:
+        MovaError: what it names is not there.
+    """
+    match data.get("from"):
+        case "clip":
+            return core.uploads.restore(*_of_clip(core, str(data.get("clip")), visitor))
+        case "seed":
+            return JobSpec(prompt="", seed=core.library.get(str(data.get("clip")), visitor.scope).spec.seed)
+        case "last_frame":
+            return JobSpec(prompt="", image=core.last_frame(str(data.get("clip")), visitor))
+        case "job":
+            return core.queue.get(str(data.get("job")), visitor.scope).spec
+        case "upload":
+            return JobSpec(prompt="", image=core.uploads.get(str(data.get("upload")), visitor.scope).id)
+        case "example":
+            chosen = example(str(data.get("name")))
+            picture = core.uploads.add(chosen.picture, visitor.owner, chosen.picture.name, visitor.guest)
+            return JobSpec(prompt=chosen.prompt, image=picture.id, seed=chosen.seed)
+        case "spec":
+            spec = JobSpec.from_dict(data["spec"] if isinstance(data.get("spec"), dict) else {})
+            return core.uploads.restore(spec, {}, visitor.owner, visitor.guest)
+    raise RequestError("the form cannot be filled from that; reload the page")
+
+
+def _of_clip(core: Core, clip_id: str, visitor: Visitor) -> tuple[JobSpec, dict[str, Any], str, bool]:
+    clip = core.library.get(clip_id, visitor.scope)
+    return clip.spec, clip.settings, visitor.owner, visitor.guest
+
+
+_answers = iter(range(1, 2**62))
+
+
+def _number() -> int:
+    """Rises with every answer, so that the page sees two equal ones as two."""
+    return next(_answers)
