@@ -19,12 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MovaError
-from engine.evaluation.runs import MODES, Options, Trial, given_trials, held_out_trials, make_clips, rendered_clips
+from engine.evaluation.runs import (
+    MODES,
+    Options,
+    Trial,
+    given_trials,
+    held_out_trials,
+    make_clips,
+    make_clips_side_by_side,
+    rendered_clips,
+)
 from engine.evaluation.scores import Clip, score_clips, table, to_json
 from engine.evaluation.sheet import contact_sheet
+from engine.folders import find_model
+from engine.profile import ModelProfile, read_profile
 from engine.training.demo_world import FAMILIES
 
-BUNDLED = Path(__file__).parents[2] / "assets" / "models"
 RENDERED = "rendered"
 
 
@@ -39,14 +49,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, default=1, help="clips for each line of --prompts")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--height", type=int, default=96)
-    parser.add_argument("--width", type=int, default=96)
-    parser.add_argument("--frames", type=int, default=49)
-    parser.add_argument("--fps", type=float, default=24.0)
+    parser.add_argument("--height", type=int, help="pixels; this and what follows: the model's own where not given")
+    parser.add_argument("--width", type=int, help="pixels")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--fps", type=float)
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--guidance", type=float, help="text guidance")
+    parser.add_argument("--bridge-guidance", type=float, default=1.0, help="guidance by the bridge; 1 is off")
     parser.add_argument("--bridge", type=float, default=1.0, help="strength of the bridge both ways; 0 is off")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=int, help="CPU threads of one process")
+    parser.add_argument("--processes", type=int, default=1, help="clips made at once, on a CPU thread each")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for scores and sheets")
     parser.add_argument("--sheet", type=int, default=12, help="clips on each contact sheet")
     return parser
@@ -71,26 +83,24 @@ def evaluate(options: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(options.threads)
-    pipe = None if options.model == RENDERED else _pipeline(options.model)
+    folder = None if options.model == RENDERED else find_model(options.model)
+    pipe = _pipeline(folder) if folder is not None and options.processes == 1 else None
     options.out.mkdir(parents=True, exist_ok=True)
     for mode in options.mode:
-        settings = Options(
-            mode=mode,
-            height=options.height,
-            width=options.width,
-            frames=options.frames,
-            fps=options.fps,
-            steps=options.steps,
-            guidance=options.guidance,
-            bridge=options.bridge,
-        )
+        settings = _settings(options, mode, folder)
         began = time.monotonic()
         made: Iterable[Clip]
-        made = rendered_clips(trials, settings) if pipe is None else make_clips(pipe, trials, settings, _count(trials))
+        if folder is None:
+            made = rendered_clips(trials, settings)
+        elif pipe is None:
+            made = make_clips_side_by_side(folder, trials, settings, options.processes, _count(trials))
+        else:
+            made = make_clips(pipe, trials, settings, _count(trials))
         clips = list(made)
         seconds = time.monotonic() - began
         scores = score_clips(clips)
         name = mode if options.bridge == 1.0 else f"{mode}-bridge-{options.bridge:g}"
+        name += "" if options.bridge_guidance == 1.0 else f"-guided-{options.bridge_guidance:g}"
         about = {"model": options.model, **vars(settings), "seconds_per_clip": round(seconds / len(clips), 2)}
         _write(options.out / f"scores-{name}.json", to_json(scores, **about).encode())
         spread = _spread(len(clips), options.sheet)
@@ -113,18 +123,27 @@ def _trials(options: argparse.Namespace) -> list[Trial]:
     return given_trials(lines, options.seeds, options.seed)
 
 
-def _pipeline(model: str) -> Any:
-    folder = Path(model)
-    if not folder.is_dir():
-        folder = BUNDLED / model
-    if not folder.is_dir():
-        known = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
-        raise ValueError(f"{model!r} is no folder and no bundled model; there are: {', '.join(known) or 'none'}")
-    import torch  # late, like the pipeline: a wrong name is told at once
+def _settings(options: argparse.Namespace, mode: str, folder: Path | None) -> Options:
+    """What was asked for, and where nothing was, what the model prefers."""
+    profile = ModelProfile(sizes=((96, 96),), frames=49) if folder is None else read_profile(folder)
+    width, height = profile.sizes[0]
+    return Options(
+        mode=mode,
+        height=options.height or height,
+        width=options.width or width,
+        frames=options.frames or profile.frames,
+        fps=options.fps or profile.fps,
+        steps=options.steps or profile.steps,
+        guidance=profile.guidance if options.guidance is None else options.guidance,
+        bridge=options.bridge,
+        bridge_guidance=options.bridge_guidance,
+    )
 
-    from engine import MovaPipeline
 
-    return MovaPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+def _pipeline(folder: Path) -> Any:
+    from engine import MovaPipeline  # late: a wrong name is told at once
+
+    return MovaPipeline.from_pretrained(folder)
 
 
 def _count(trials: list[Trial]) -> Callable[[int], None] | None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from engine import MovaPipeline
 from engine.evaluation import cli
-from engine.evaluation.runs import Options, given_trials, held_out_trials, make_clips
+from engine.evaluation.runs import Options, given_trials, held_out_trials, make_clips, make_clips_side_by_side
 from engine.training.demo_world import FAMILIES
 
 
@@ -95,3 +96,17 @@ def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "empty.txt").write_text("# nothing\n")
     assert cli.main(["--model", "rendered", "--prompts", str(tmp_path / "empty.txt"), "--out", str(tmp_path)]) == 2
     assert "no caption" in capsys.readouterr().err
+
+
+def test_clips_made_side_by_side_are_those_made_one_after_another() -> None:
+    folder = Path(__file__).parents[1] / "data" / "mova-tiny" / "checkpoint"
+    trials = held_out_trials(3, 5)
+    options = Options("image", height=32, width=32, frames=5, steps=2, guidance=2.0)
+    torch.set_num_threads(1)
+    slow = list(make_clips(MovaPipeline.from_pretrained(folder), trials, options))
+    fast = make_clips_side_by_side(folder, trials, options, processes=2)
+    for one, other in zip(slow, fast, strict=True):
+        assert other.frames.dtype == np.uint8
+        assert np.array_equal(np.rint(one.frames * 255.0).astype(np.uint8), other.frames)
+        assert np.array_equal(one.audio, other.audio)
+        assert one.prompt == other.prompt
