@@ -129,6 +129,8 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
         written = write_clip(target, out.frames[0], out.audio[0], out.fps, out.sample_rate, settings)
     if out.truncated[0]:
         logging.warning("the prompt is longer than the model reads (512 tokens); its end was left out")
+    if profile.note:
+        logging.warning(profile.note)
     done = time.monotonic()
     return settings | {
         "output": str(written.path),
@@ -136,6 +138,7 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
         "sample_rate": out.sample_rate,
         "load_seconds": round(loaded - started, 3),
         "total_seconds": round(done - started, 3),
+        "note": profile.note,
     }
 
 
