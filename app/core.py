@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app import costs
+from app import costs, derived
 from app.errors import NotAllowed, NotFound
 from app.exports import export
 from app.guard import Visitor
 from app.jobs import Job, JobQueue
 from app.library import Clip, Library, settings_from_file
 from app.options import Options
-from app.paths import FolderLock, StudioPaths
+from app.paths import FolderLock, StudioPaths, is_id
 from app.presets import Preset, built_in
 from app.settings import SettingsFile
 from app.spec import Given, JobSpec
@@ -247,7 +247,7 @@ def open_core(options: Options) -> Core:
         again = queue.recover(library.by_job())
         if again:
             log.info("%d jobs that were running go on", again)
-        _sweep_work(paths, queue)
+        _sweep(paths, queue, library)
         supervisor = Supervisor(queue, library, paths, settings)
         return Core(options, paths, lock, settings, store, queue, library, Uploads(store, paths), supervisor)
     except BaseException:
@@ -264,16 +264,22 @@ def _opened(paths: StudioPaths) -> Store:
         return open_store(paths.database)
 
 
-def _sweep_work(paths: StudioPaths, queue: JobQueue) -> None:
-    """Removes what killed workers left in the work folder, but for latents that a job may still want."""
+def _sweep(paths: StudioPaths, queue: JobQueue, library: Library) -> None:
+    """Removes what killed workers left, but for latents that a job may still want."""
     for path in paths.work.iterdir():
         wanted = False
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" and is_id(path.stem):
             try:
                 wanted = queue.get(path.stem).state not in ("done", "cancelled")
             except NotFound:
                 wanted = False
         if not wanted and path.is_file():
+            path.unlink(missing_ok=True)
+    clips = library.ids()
+    for folder in paths.previews.iterdir():
+        if is_id(folder.name) and folder.name not in clips:
+            derived.remove(folder)
+        for path in folder.glob(".*.part"):
             path.unlink(missing_ok=True)
 
 

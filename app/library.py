@@ -277,6 +277,10 @@ class Library:
         """Job id -> clip id of every clip, for `JobQueue.recover`."""
         return {row["job"]: row["id"] for row in self._store.rows("SELECT job, id FROM clips") if row["job"]}
 
+    def ids(self) -> set[str]:
+        """Every clip, those in the trash included."""
+        return {row["id"] for row in self._store.rows("SELECT id FROM clips")}
+
     def _find(self, clip_id: str, owner: str | None) -> Clip:
         row = self._store.row("SELECT * FROM clips WHERE id = ?", (clip_id,)) if is_id(clip_id) else None
         if row is None or (owner is not None and row["owner"] != owner):

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-from app.derived import LATENTS
+from app import derived
 from app.errors import NotFound
 from app.jobs import Job, JobQueue, Progress
 from app.library import Library
@@ -287,7 +287,7 @@ class Supervisor:
             except NotFound:
                 raise NotFound("the clip that this one is made from is gone; choose another") from None
             clip_path = self._library.path(clip)
-            kept = self._paths.preview(clip.id) / LATENTS
+            kept = self._paths.preview(clip.id) / derived.LATENTS
             latents = kept if spec.given and kept.is_file() and clip.spec.extend_of is None else None
         return Order(
             job=job.id,
@@ -388,15 +388,24 @@ class Supervisor:
         if job is None:
             return
         self._library.refresh()
+        self._sweep(job)
         if job.id in self._library.by_job():
             self._queue.finish(job.id, job.id, {})
         else:
             left = self._queue.worker_died(job.id, how)
             if left.state != "queued":
-                self._clean(replace(left))
+                self._clean(left)
         self._ended(worker, job)
 
-    def _clean(self, job: Job) -> None:
-        """Removes what a job that will not go on has left in the work folder."""
-        for path in (self._paths.latents(job.id), self._paths.work / f"{job.id}.mp4"):
+    def _sweep(self, job: Job) -> None:
+        """Removes the files that a killed worker was just writing."""
+        for path in (*self._paths.work.glob(".*.part"), *self._paths.preview(job.id).glob(".*.part")):
             path.unlink(missing_ok=True)
+        for suffix in (".part", ".mp4"):
+            self._paths.latents(job.id).with_suffix(suffix).unlink(missing_ok=True)
+
+    def _clean(self, job: Job) -> None:
+        """Removes all that a job without a result has left."""
+        self._sweep(job)
+        self._paths.latents(job.id).unlink(missing_ok=True)
+        derived.remove(self._paths.preview(job.id))
