@@ -1,4 +1,4 @@
-"""The Create form as each visitor left it: kept through reloads and restarts, written a moment after the last change."""
+"""The Create form as each visitor left it: kept through reloads and restarts, written soon after the last change."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,36 +37,60 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts) -> tuple[gr.Block
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)) as page:
         gr.HTML(icons(), elem_id="icons", apply_default_css=False, js_on_load=None)
         part("topbar")
+        opened = gr.State(False)
         wire = channel.build(core, sessions)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words("create"), id="create"):
-                form = create.build(core, drafts, wire, words, examples())
+                form = create.build(core, drafts, wire, words, examples(), opened)
             with gr.Tab(words("library"), id="library"):
                 library.build()
             with gr.Tab(words("settings"), id="settings"):
-                own_settings = settings.build(core, words)
+                *own_settings, fields = settings.build(core, words)
             with gr.Tab(words("log"), id="log"):
                 own_log = log.build(words)
-        _wire_opening(core, drafts, page, form, words, [*own_settings, *own_log])
+        _wire_opening(core, drafts, page, Opening(form, words, [*own_settings, *own_log], fields, opened))
     return page, words
 
 
-def _wire_opening(core: Core, drafts: Drafts, page: gr.Blocks, form: Form, words: gr.I18n, owned: list[Any]) -> None:
-    """When a page opens: the form as this visitor left it, and only the tabs that are theirs."""
-    preset = next(c for c in form.components if c.elem_id == "preset")
-    size = next(c for c in form.components if c.elem_id == "size")
+@dataclass(frozen=True)
+class Opening:
+    """What is filled in when a page opens.
+
+    Attributes:
+        form: as this visitor left it. fields: of the Settings tab, for the owner.
+        owned: in pairs, what the owner sees and what a guest sees instead.
+        opened: true from then on.
+    """
+
+    form: Form
+    words: gr.I18n
+    owned: list[Any]
+    fields: settings.OwnerFields
+    opened: gr.State
+
+
+def _wire_opening(core: Core, drafts: Drafts, page: gr.Blocks, at: Opening) -> None:
+    preset = next(c for c in at.form.components if c.elem_id == "preset")
+    size = next(c for c in at.form.components if c.elem_id == "size")
 
     def opened(request: gr.Request) -> list[Any]:
         visitor = visitor_of(request)
-        values = form.remembered(drafts.of(visitor.owner))
-        at = {preset: preset_names(core, words), size: size_choices(core.profile(), words)}
+        values = at.form.remembered(drafts.of(visitor.owner))
+        choices = {preset: preset_names(core, at.words), size: size_choices(core.profile(), at.words)}
         filled = [
-            gr.update(value=value, choices=at[component]) if component in at else value
-            for component, value in zip(form.components, values, strict=True)
+            gr.update(value=value, choices=choices[component]) if component in choices else value
+            for component, value in zip(at.form.components, values, strict=True)
         ]
-        return [*filled, *(gr.update(visible=visitor.guest == (n % 2 == 1)) for n in range(len(owned)))]
+        shown = [gr.update(visible=visitor.guest == (n % 2 == 1)) for n in range(len(at.owned))]
+        own = [gr.skip() for _ in at.fields.fields] if visitor.guest else at.fields.values()
+        return [*filled, *shown, *own, True]
 
-    page.load(opened, None, [*form.components, *owned], **create.QUIET)
+    page.load(
+        opened,
+        None,
+        [*at.form.components, *at.owned, *at.fields.fields.values(), at.opened],
+        **create.QUIET,
+    )
 
 
 def add_routes(app: FastAPI, core: Core) -> None:

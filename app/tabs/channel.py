@@ -45,7 +45,7 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
     functions = [answered(run, run.__name__) for run in (look, act, clips, log, doctor)]
     return gr.HTML(
         html_template="<div></div>",
-        js_on_load="studio.connect(element, server, trigger); /* sends 'fill' */",
+        js_on_load="studio.connect(element, server, trigger); /* sends 'fill', 'price' */",
         server_functions=functions,
         elem_id="channel",
         visible="hidden",

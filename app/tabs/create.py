@@ -23,8 +23,14 @@ from engine.errors import MovaError, RequestError
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(core: Core, drafts: Drafts, channel: gr.HTML, words: gr.I18n, examples: Sequence[Example]) -> Form:
-    """Lays out the tab and wires its events. Returns the form, for those that fill it."""
+def build(
+    core: Core, drafts: Drafts, channel: gr.HTML, words: gr.I18n, examples: Sequence[Example], opened: gr.State
+) -> Form:
+    """Lays out the tab and wires its events. Returns the form, for those that fill it.
+
+    Args:
+        opened: false until the page has got what the form was left with.
+    """
     with gr.Row(elem_id="create"):
         with gr.Column(elem_id="form", min_width=0):
             editing = part("editing")
@@ -41,29 +47,33 @@ def build(core: Core, drafts: Drafts, channel: gr.HTML, words: gr.I18n, examples
             part("strip")
     answer = part("answer", visible="hidden")
     form = Form((pictures, prompt, numbers))
-    _wire_changes(core, drafts, form, cost, places)
+    _wire_changes(core, drafts, form, channel, cost, places, opened)
     _wire_presets(core, form, places, answer)
     _wire_filling(core, form, channel, editing, answer)
     press.click(_submitting(core, drafts, form, places), [*form.components, editing], [answer, editing], **QUIET)
     return form
 
 
-def _wire_changes(core: Core, drafts: Drafts, form: Form, cost: gr.HTML, places: Places) -> None:
-    """Every change is remembered and priced."""
+def _wire_changes(
+    core: Core, drafts: Drafts, form: Form, channel: gr.HTML, cost: gr.HTML, places: Places, opened: gr.State
+) -> None:
+    """Every change is remembered and priced; a finished clip ("price") teaches what the next one will take."""
 
-    def changed(*values: Any, request: gr.Request) -> Answer:
+    def changed(request: gr.Request, opened: bool, *values: Any) -> Answer:
         visitor = visitor_of(request)
-        drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(values).items()})
+        if opened:  # before that the form shows its defaults, which must not replace what was left in it
+            drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(values).items()})
         return priced(core, form, values, visitor, places.count(form, values))
 
     gr.on(
         [component.change for component in form.components],  # type: ignore[attr-defined]
         changed,
-        form.components,
+        [opened, *form.components],
         cost,
         trigger_mode="always_last",
         **QUIET,
     )
+    channel.price(changed, [opened, *form.components], cost, **QUIET)
 
 
 def priced(core: Core, form: Form, values: Sequence[Any], visitor: Visitor, count: int) -> Answer:
@@ -90,7 +100,7 @@ def priced(core: Core, form: Form, values: Sequence[Any], visitor: Visitor, coun
 
 
 def _submitting(core: Core, drafts: Drafts, form: Form, places: Places) -> Callable[..., tuple[Answer, Any]]:
-    def submit(*values: Any, request: gr.Request) -> tuple[Answer, Any]:
+    def submit(request: gr.Request, *values: Any) -> tuple[Answer, Any]:
         visitor, language = visitor_of(request), language_of(request)
         *fields, job = values
         drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(fields).items()})
@@ -115,7 +125,7 @@ def _wire_presets(core: Core, form: Form, places: Places, answer: gr.HTML) -> No
         values = preset_values(core, name)
         return [values.get(field, gr.skip()) for field in ("steps", "guidance", "bridge_guidance")]
 
-    def save(name: str, *values: Any, request: gr.Request) -> tuple[Any, Answer, Any]:
+    def save(request: gr.Request, name: str, *values: Any) -> tuple[Any, Answer, Any]:
         visitor_of(request).require_owner()
         language, name = language_of(request), " ".join((name or "").split())[:40]
         if not name:

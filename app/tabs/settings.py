@@ -1,10 +1,16 @@
-"""The Settings tab: model and memory, the page itself, sharing, folders, and the doctor's report."""
+"""The Settings tab: model and memory, the page itself, sharing, folders, and the doctor's report.
+
+The page that is served to everyone holds no value of these fields; they are filled in when the owner opens it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from app.core import Core
 from app.guard import visitor_of
@@ -16,98 +22,98 @@ from engine.errors import MovaError
 LANGUAGE_NAMES = (("English", "en"), ("简体中文", "zh"))
 
 
-def build(core: Core, words: gr.I18n) -> tuple[gr.Column, gr.Markdown]:
-    """Lays out the tab: what the owner sees, and what a guest sees instead."""
-    now = core.settings.current
+@dataclass(frozen=True)
+class OwnerFields:
+    """Fields with names of settings (and "results": the folder), and what the owner's page shows in them."""
+
+    fields: dict[str, Component]
+    core: Core
+
+    def values(self) -> list[Any]:
+        """For the components, in their order."""
+        return [self._value(name) for name in self.fields]
+
+    def _value(self, name: str) -> Any:
+        if name == "results":
+            return str(self.core.paths.results)
+        if name == "model":
+            return gr.update(choices=sorted(self.core.models()), value=_model(self.core))
+        return getattr(self.core.settings.current, name)
+
+
+def build(core: Core, words: gr.I18n) -> tuple[gr.Column, gr.Markdown, OwnerFields]:
+    """Lays out the tab: what the owner sees, what a guest sees instead, and the fields to fill for the owner."""
     answer = part("answer", elem_id="settings-answer", visible="hidden")
     with gr.Column(elem_id="settings", elem_classes="ownersonly") as inside:
         with gr.Row(elem_classes="sections"):
-            with gr.Column(elem_classes="section", min_width=0):
-                _heading(words, "section_model")
-                model = gr.Dropdown(
-                    _models(core), value=_model(core), label=words("model"), info=words("model_info"), elem_id="model"
-                )
-                idle = gr.Number(
-                    now.idle_minutes,
-                    label=words("idle_minutes"),
-                    info=words("idle_info"),
-                    minimum=0,
-                    maximum=10_000,
-                    precision=0,
-                )
-                latents = gr.Checkbox(now.keep_latents, label=words("keep_latents"), info=words("keep_latents_info"))
-                free = gr.Button(words("free_memory"), size="sm")
-            with gr.Column(elem_classes="section", min_width=0):
-                _heading(words, "section_page")
-                language = gr.Dropdown(
-                    [(words("language_auto"), "auto"), *LANGUAGE_NAMES],
-                    value=now.language,
-                    label=words("language"),
-                    elem_id="language",
-                )
-                theme = gr.Radio(
-                    _choices(words, dark="dark", light="light", auto="theme_auto"),
-                    value=now.theme,
-                    label=words("theme"),
-                    elem_id="theme",
-                )
-                notify = gr.Radio(
-                    _choices(words, off="notify_off", sound="notify_sound", message="notify_message"),
-                    value=now.notify,
-                    label=words("notify"),
-                )
-            with gr.Column(elem_classes="section", min_width=0):
-                _heading(words, "section_sharing")
-                jobs = gr.Number(now.guest_jobs, label=words("guest_jobs"), minimum=1, maximum=100, precision=0)
-                hours = gr.Number(now.share_hours, label=words("share_hours"), minimum=0.1, maximum=168)
-                size = gr.Number(
-                    now.upload_megabytes, label=words("upload_megabytes"), minimum=1, maximum=1024, precision=0
-                )
-            with gr.Column(elem_classes="section", min_width=0):
-                _heading(words, "section_folders")
-                gr.Textbox(
-                    str(core.paths.results),
-                    label=words("folder"),
-                    interactive=False,
-                    buttons=["copy"],
-                    elem_id="results-folder",
-                )
+            fields = _model_section(words, core, answer) | _page_section(words)
+            with gr.Column(elem_classes="stacked", min_width=0):
+                fields |= _sharing_section(words) | _folder_section(words)
         with gr.Column(elem_classes="section"):
             _heading(words, "doctor")
             part("doctor")
-    for name, field in (
-        ("model", model),
-        ("idle_minutes", idle),
-        ("keep_latents", latents),
-        ("language", language),
-        ("theme", theme),
-        ("notify", notify),
-        ("guest_jobs", jobs),
-        ("share_hours", hours),
-        ("upload_megabytes", size),
-    ):
-        _save_on_change(core, name, field, answer)
-    free.click(_freeing(core), None, answer, **QUIET)
-    return inside, gr.Markdown(words("owner_only"), visible=False)
+    for name, field in fields.items():
+        if name != "results":
+            _save_on_change(core, name, field, answer)
+    return inside, gr.Markdown(words("owner_only"), visible=False), OwnerFields(fields, core)
+
+
+def _model_section(words: gr.I18n, core: Core, answer: gr.HTML) -> dict[str, Component]:
+    with gr.Column(elem_classes="section", min_width=0):
+        _heading(words, "section_model")
+        fields: dict[str, Component] = {
+            "model": gr.Dropdown([], label=words("model"), info=words("model_info"), elem_id="model"),
+            "idle_minutes": _number(words, "idle_minutes", 0, 10_000, info=words("idle_info")),
+            "keep_latents": gr.Checkbox(label=words("keep_latents"), info=words("keep_latents_info")),
+        }
+        gr.Button(words("free_memory"), size="sm").click(_freeing(core), None, answer, **QUIET)
+    return fields
+
+
+def _page_section(words: gr.I18n) -> dict[str, Component]:
+    with gr.Column(elem_classes="section", min_width=0):
+        _heading(words, "section_page")
+        languages: list[Any] = [(words("language_auto"), "auto"), *LANGUAGE_NAMES]
+        return {
+            "language": gr.Dropdown(languages, value="auto", label=words("language"), elem_id="language"),
+            "theme": _choice(words, "theme", dark="dark", light="light", auto="theme_auto"),
+            "notify": _choice(words, "notify", off="notify_off", sound="notify_sound", message="notify_message"),
+        }
+
+
+def _sharing_section(words: gr.I18n) -> dict[str, Component]:
+    with gr.Column(elem_classes="section", min_width=0):
+        _heading(words, "section_sharing")
+        return {
+            "guest_jobs": _number(words, "guest_jobs", 1, 100),
+            "share_hours": gr.Number(label=words("share_hours"), minimum=0.1, maximum=168),
+            "upload_megabytes": _number(words, "upload_megabytes", 1, 1024),
+        }
+
+
+def _folder_section(words: gr.I18n) -> dict[str, Component]:
+    with gr.Column(elem_classes="section", min_width=0):
+        _heading(words, "section_folders")
+        return {"results": gr.Textbox(label=words("folder"), interactive=False, elem_id="results-folder")}
 
 
 def _heading(words: gr.I18n, key: str) -> None:
     gr.Markdown(words(key), elem_classes="heading")
 
 
-def _choices(words: gr.I18n, **texts: str) -> list[tuple[Any, str]]:
-    return [(words(key), value) for value, key in texts.items()]
+def _number(words: gr.I18n, name: str, low: int, high: int, **more: Any) -> gr.Number:
+    return gr.Number(label=words(name), minimum=low, maximum=high, precision=0, **more)
 
 
-def _models(core: Core) -> list[str]:
-    return sorted(core.models())
+def _choice(words: gr.I18n, name: str, **texts: str) -> gr.Radio:
+    return gr.Radio([(words(key), value) for value, key in texts.items()], label=words(name), elem_id=name)
 
 
 def _model(core: Core) -> str | None:
     try:
         return core.model_name()
     except MovaError:
-        return None
+        return None  # the one that was chosen is gone; the list shows those that are there
 
 
 def _save_on_change(core: Core, name: str, field: Any, answer: gr.HTML) -> None:
@@ -126,7 +132,7 @@ def _save_on_change(core: Core, name: str, field: Any, answer: gr.HTML) -> None:
     field.input(save, field, answer, trigger_mode="always_last", **QUIET)
 
 
-def _freeing(core: Core) -> Any:
+def _freeing(core: Core) -> Callable[[gr.Request], Answer]:
     def free(request: gr.Request) -> Answer:
         try:
             visitor_of(request).require_owner()

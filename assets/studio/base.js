@@ -85,7 +85,7 @@ window.studio = (() => {
   const state = { revision: -1 };
 
   /** Calls `run(state)` with every new state, and at once if there is one. */
-  function watch(run) { listeners.push(run); if (state.revision >= 0) run(state); }
+  function watch(run) { listeners.push(run); if (state.revision !== -1) run(state); }
 
   /** Asks Python; errors become a notice and `null`. */
   async function ask(name, data = {}) {
@@ -139,6 +139,9 @@ window.studio = (() => {
   /** Fills the form from a clip, job, example or dropped file; Python decides what that means. */
   function fill(data) { trigger("fill", data); showTab("create"); }
 
+  /** Asks for the cost line anew: a finished clip has taught what the next one takes. */
+  function price() { trigger("price"); }
+
   function showTab(name) { document.querySelector(`#tabs button[role="tab"][data-tab-id="${name}"]`)?.click(); }
 
   const mounts = {};
@@ -148,6 +151,6 @@ window.studio = (() => {
 
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   return {
-    t, h, icon, button, duration, clock, kept, keep, say, watch, ask, act, poll, connect, fill, showTab, part, mount, state,
+    t, h, icon, button, duration, clock, kept, keep, say, watch, ask, act, poll, connect, fill, price, showTab, part, mount, state,
   };
 })();

@@ -48,7 +48,7 @@
       const parts = [];
       if (cost.time === null) parts.push(t("cost_unknown"));
       else parts.push(t(cost.exact ? "cost_time" : "cost_about", { time: duration(cost.time) }));
-      if (cost.load) parts.push(t("cost_load", { time: duration(cost.load) }));
+      if (cost.load > 1) parts.push(t("cost_load", { time: duration(cost.load) }));
       if (cost.memory) parts.push(t("cost_memory", { gigabytes: (cost.memory / 2 ** 30).toFixed(1) }));
       line.replaceChildren(icon("clock"), h("span", {}, h("b", {}, parts.join(", ")), h("small", {}, what)));
     }

@@ -12,8 +12,8 @@
     const folder = button("folder", t("open_folder"), () => studio.act("open_folder"));
     const bar = h("div.librarybar", { role: "toolbar", "aria-label": t("library") }, h("label.search", {}, icon("search"), field), only, compare, h("span.spring"), count, folder);
     const grid = h("div.grid", { role: "list" });
-    const more = button(null, t("show_more"), () => load(false), { extra: "showmore" });
-    const nothing = h("div.blank", {}, icon("clip"), h("h2", {}, t("library_empty")), h("p", {}, t("library_empty_text")));
+    const more = button(null, t("show_more"), () => load(false), { extra: "showmore", hidden: true });
+    const nothing = h("div.blank", { hidden: true }, icon("clip"), h("h2", {}, t("library_empty")), h("p", {}, t("library_empty_text")));
     root.append(bar, grid, more, nothing);
 
     async function load(fresh) {

@@ -5,8 +5,8 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   /**
-   * A player in `root`. Returns {show(clip, sound), video, range(), trimming(on), stop()}.
-   * `sound` is what /media/clips/ID/peaks says; it is fetched when it is not given.
+   * A player in `root`. Returns {show(clip, start), video, range(), trimming(on), stop()}.
+   * What the sound looks like is fetched from /media/clips/ID/peaks.
    */
   studio.makePlayer = function makePlayer(root, { compact = false } = {}) {
     const video = h("video", { playsinline: true, preload: "auto", "aria-label": t("clip") });
@@ -207,7 +207,7 @@
       } catch (error) { console.warn(error); }
     }
 
-    function show(next) {
+    function show(next, start = false) {
       const other = !clip || clip.id !== next.id;
       clip = next;
       if (other) {
@@ -219,6 +219,10 @@
         video.poster = next.thumb;
         video.src = next.url;
         wave.setAttribute("aria-valuemax", next.seconds.toFixed(2));
+        if (start) {
+          // A browser that was not touched yet plays nothing aloud; the picture still starts.
+          video.play().catch(() => { video.muted = true; video.play().catch((error) => console.warn(error)); });
+        }
       }
       dirty = true;
       drawBadges();

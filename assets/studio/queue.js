@@ -8,7 +8,7 @@
     const recent = h("div.recent", { role: "list", "aria-label": t("last_results") });
     root.classList.add("strip");
     root.append(head, jobs, h("h3.recenthead", {}, t("last_results")), recent);
-    let drawnJobs = "", drawnClips = "";
+    let drawnJobs = null, drawnClips = null;
 
     function job(one) {
       const waiting = one.state === "queued" || one.state === "paused";

@@ -108,11 +108,11 @@
 
     // ---- a clip
 
-    function clip(one) {
+    function clip(one, start = false) {
       if (view !== "clip") { clear("clip"); player = studio.makePlayer(place); studio.player = player; }
       if (shownClip === one.id) return;
       shownClip = one.id;
-      player.show(one);
+      player.show(one, start);
       const facts = `${one.width} × ${one.height}, ${one.seconds.toFixed(2)} s, ${one.fps} ${t("fps")}, ${t("seed")} ${one.seed}`;
       under.replaceChildren(actions(one, player), h("div.about", {}, h("p", {}, one.prompt), h("small", {}, facts)));
     }
@@ -171,9 +171,10 @@
     function decide(state) {
       const newest = state.clips[0];
       if (seen !== null && newest && newest.id !== seen && newest.fresh) {
+        studio.price();
         // Who watches the making sees the result at once; who looks at another clip is only told.
         if (chosen) say(t("clip_done"), { action: { label: t("show"), run: () => studio.showClip(newest) } });
-        else result = newest;
+        else { result = newest; clip(newest, true); }
       }
       seen = newest ? newest.id : "";
       if (chosen) clip(chosen);
