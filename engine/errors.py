@@ -5,6 +5,7 @@
     |-- MediaError         a picture, video or sound file cannot be read, or a result cannot be written
     |   `-- OutputError    encoding, muxing or publishing the result failed; nothing partial is left behind
     |-- CheckpointError    a model folder is incomplete, misshapen, or uses an option that is not built
+    |-- LoraError          a LoRA file cannot be used: not what it claims to be, or made for another model
     |-- NumericsError      latents, frames or samples became NaN or infinite
     `-- Cancelled          the caller stopped the run
 
@@ -33,6 +34,10 @@ class OutputError(MediaError):
 
 class CheckpointError(MovaError):
     """A model folder does not hold exactly what its configs promise."""
+
+
+class LoraError(MovaError):
+    """A LoRA file cannot be read as one, or does not fit the model. The message names the file and what is wrong."""
 
 
 class NumericsError(MovaError):
