@@ -14,6 +14,7 @@ from typing import Any
 import ftfy
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from PIL import Image
 from scipy.signal import resample_poly
@@ -64,7 +65,11 @@ def latent_statistics(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor
 def encode_frames(vae: AutoencoderKLWan, frames: torch.Tensor) -> torch.Tensor:
     """(B, 3, frames, height, width) in [-1, 1] -> normalised mean latents (B, C, F, H, W), float32."""
     mean, std = latent_statistics(vae)
-    latents = vae.encode(frames.to(vae.device, vae.dtype)).latent_dist.mode()
+    count = (frames.shape[2] - 1) // vae.config.scale_factor_temporal + 1
+    # diffusers takes the frames after the first in fours and drops a rest; the network is causal, so that frames put
+    # behind the clip change nothing before them.
+    frames = F.pad(frames, (0, 0, 0, 0, 0, -(frames.shape[2] - 1) % 4))
+    latents = vae.encode(frames.to(vae.device, vae.dtype)).latent_dist.mode()[:, :, :count]
     return (latents.float() - mean) / std
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class MovaPipeline:
         config = video_vae.config
         self.stride = int(config.scale_factor_temporal)
         self.rules = SizeRules(
-            multiple=int(config.scale_factor_spatial) * max(high_noise.patch_size[1:]),
+            multiple=int(config.scale_factor_spatial) * math.lcm(*high_noise.patch_size[1:]),
             stride=self.stride,
             sizes=self.profile.sizes,
         )
@@ -440,14 +441,17 @@ class MovaPipeline:
         """Towers and VAEs must fit each other; a mismatch is named."""
         z = int(self.video_vae.config.z_dim)
         video, audio = self.high_noise.config.video, self.high_noise.config.audio
-        wanted = (
+        wanted: list[tuple[str, Any, Any]] = [
             ("video_dit in_dim", video["in_dim"], 2 * z + self.stride),
             ("video_dit out_dim", video["out_dim"], z),
             ("audio_dit in_dim", audio["in_dim"], self.audio_vae.config.latent_dim),
             ("audio_dit out_dim", audio["out_dim"], self.audio_vae.config.latent_dim),
             ("video_dit text_dim", video["text_dim"], self.text_encoder.config.d_model),
             ("audio_dit text_dim", audio["text_dim"], self.text_encoder.config.d_model),
-        )
+        ]
+        other = self.low_noise.config.video
+        wanted += [(f"video_dit_2 {n}", other[n], video[n]) for n in ("in_dim", "out_dim", "text_dim")]
+        wanted.append(("video_dit_2 patch_size", list(other["patch_size"]), list(video["patch_size"])))
         for name, found, needed in wanted:
             if found != needed:
                 raise CheckpointError(f"{name} is {found}, but the other components need {needed}")

@@ -19,6 +19,8 @@ MAX_FRAMES = 2401  # 100 s at 24 fps
 MAX_PROMPT_CHARACTERS = 20_000  # far beyond 512 tokens; keeps a pasted file out of the tokenizer
 SEED_LIMIT = 2**63
 FPS_RANGE = (1.0, 120.0)
+SIZE_DIGITS = 12  # of a side that someone typed; more is no size, and int() refuses thousands
+SHOWN_AT_MOST = 60  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ClipRequest:
 def check_number(name: str, value: Any, low: float, high: float) -> float:
     """A finite number within [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise RequestError(f"{name} {value!r} is not a number; use one from {low:g} to {high:g}")
+        raise RequestError(f"{name} {_shown(value)} is not a number; use one from {low:g} to {high:g}")
     try:
         number = float(value)
     except OverflowError:
@@ -131,17 +133,27 @@ def check_frames(value: Any, stride: int = 4) -> int:
 
 def _whole(name: str, value: Any, advice: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise RequestError(f"{name} {value!r} is not a whole number; {advice}")
+        raise RequestError(f"{name} {_shown(value)} is not a whole number; {advice}")
     if isinstance(value, int):
         return value
-    if not float(value).is_integer():
-        raise RequestError(f"{name} {value} is not a whole number; {advice}")
-    return int(float(value))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not number.is_integer():
+        raise RequestError(f"{name} {number:g} is not a whole number; {advice}")
+    return int(number)
 
 
 def _short(number: int) -> str:
     """A number for a message, without hundreds of digits."""
     return str(number) if abs(number) < 10**24 else "of that size"
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_AT_MOST else text[:SHOWN_AT_MOST] + "..."
 
 
 def check_prompt(name: str, value: Any) -> str:
@@ -156,8 +168,8 @@ def check_prompt(name: str, value: Any) -> str:
 def parse_size(text: str) -> tuple[int, int]:
     """ "WxH" -> (width, height). "auto" is not handled here."""
     parts = text.lower().replace("×", "x").split("x")  # noqa: RUF001 - people paste the sign
-    if len(parts) != 2 or not all(p.strip().isdigit() for p in parts):
-        raise RequestError(f"size {text!r} is not WIDTHxHEIGHT; write for instance 640x352, or auto")
+    if len(parts) != 2 or not all(p.strip().isdecimal() and len(p) <= SIZE_DIGITS for p in parts):
+        raise RequestError(f"size {_shown(text)} is not WIDTHxHEIGHT; write for instance 640x352, or auto")
     return int(parts[0]), int(parts[1])
 
 

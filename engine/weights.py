@@ -6,6 +6,7 @@ nothing else. Classes named in `model_index.json` are mapped to ours; nothing na
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from dataclasses import dataclass
@@ -100,12 +101,51 @@ def load_component(folder: str | Path, name: str, dtype: torch.dtype, device: to
     folder = Path(folder)
     cls = COMPONENTS[name]
     config = known_options(cls, read_json(folder / name / "config.json"))
+    check_counts(cls, name, config)
+    if cls is AutoencoderKLWan:
+        check_video_vae(config)
     try:
         with init_empty_weights(include_buffers=False):
             model = cls.from_config(config)
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise CheckpointError(f"{name}/config.json: {_first_line(error)}") from error
     return _fill(model, name, weight_files(folder / name, WEIGHT_STEM), dtype, device)
+
+
+def check_counts(cls: type[ModelMixin], name: str, config: dict[str, Any]) -> None:
+    """Raises `CheckpointError` for an option that must be a whole number above 0 (or a list of such) and is not."""
+    for option, parameter in inspect.signature(cls.__init__).parameters.items():
+        kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
+        if (
+            option not in config
+            or kind.split("[")[0] not in ("int", "tuple", "list")
+            or "int" not in str(parameter.annotation)
+        ):
+            continue
+        value = config[option]
+        if kind == "int | None" and value is None:
+            continue
+        items = [value] if kind.startswith("int") else value
+        if not isinstance(items, list | tuple) or not all(type(i) is int and i > 0 for i in items):
+            wanted = "a whole number above 0" if kind.startswith("int") else "a list of whole numbers above 0"
+            raise CheckpointError(f"{name}/config.json: {option} is {value!r}; it must be {wanted}")
+
+
+def check_video_vae(config: dict[str, Any]) -> None:
+    """Raises `CheckpointError` where the strides that the video VAE's config states are not those of its network."""
+    down = config.get("temperal_downsample", [False, True, True])
+    temporal = 2 ** sum(map(bool, down))
+    spatial = 2 ** (len(config.get("dim_mult", [1, 2, 4, 4])) - 1) * (config.get("patch_size") or 1)
+    for option, default, actual in (("scale_factor_temporal", 4, temporal), ("scale_factor_spatial", 8, spatial)):
+        said = config.get(option, default)
+        if said != actual:
+            raise CheckpointError(f"video_vae: {option} is {said}, but its network has {actual}")
+    if temporal > 4:
+        raise CheckpointError(f"video_vae: scale_factor_temporal {temporal} is not built; at most 4")
+    for option in ("latents_mean", "latents_std"):
+        count = len(config[option]) if option in config else 16
+        if count != config.get("z_dim", 16):
+            raise CheckpointError(f"video_vae: {option} has {count} numbers, but z_dim is {config.get('z_dim', 16)}")
 
 
 def load_text_encoder(folder: str | Path, dtype: torch.dtype, device: torch.device) -> UMT5EncoderModel:
@@ -169,7 +209,12 @@ def stored_shapes(files: list[Path]) -> Shapes:
                 for key in tensors.keys():
                     if key in shapes:
                         raise CheckpointError(f"{file.parent.name}: tensor {key} is stored twice")
-                    shapes[key] = tuple(tensors.get_slice(key).get_shape())
+                    entry = tensors.get_slice(key)
+                    if not entry.get_dtype().startswith(("F", "BF")):
+                        raise CheckpointError(
+                            f"{file.parent.name}: tensor {key} holds {entry.get_dtype()} numbers, not weights"
+                        )
+                    shapes[key] = tuple(entry.get_shape())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file.parent.name}/{file.name} is damaged: {_first_line(error)}") from error
     return shapes

@@ -89,6 +89,7 @@ class VideoTower(Tower):
         )
         require("VideoTower", require_vae_embedding, "require_vae_embedding=False (no condition latents) is not built")
         require("VideoTower", len(patch_size) == 3, f"patch_size {list(patch_size)} must have 3 numbers")
+        require("VideoTower", patch_size[0] == 1, f"patch_size {list(patch_size)} is not built; the first must be 1")
         require("VideoTower", dim % num_heads == 0, f"dim {dim} is not divisible by num_heads {num_heads}")
         axes = video_axes(dim // num_heads)
         require(
