@@ -111,11 +111,15 @@ class TowersTask:
         """Makes the second expert of the first when its time has come."""
         if step != self.recipe.alone:
             return
-        low, high = own_parameters(self.objective.low), own_parameters(self.objective.high)
-        with torch.no_grad():
-            for name, parameter in high.items():
-                parameter.copy_(low[name])
-                average.values[f"high.{name}"].copy_(average.values[f"low.{name}"])
+        self._copy_expert()
+        for name in own_parameters(self.objective.high):
+            average.values[f"high.{name}"].copy_(average.values[f"low.{name}"])
+
+    @torch.no_grad()
+    def _copy_expert(self) -> None:
+        low = own_parameters(self.objective.low)
+        for name, parameter in own_parameters(self.objective.high).items():
+            parameter.copy_(low[name])
 
     def expert_at(self, step: int) -> str | None:
         """Which expert a step trains; None for the one that sees every noise level."""
@@ -167,6 +171,8 @@ class TowersTask:
     def evaluate(self, module: nn.Module, step: int) -> Figures:
         """Held-out losses at PROBES; the sound's loss with the clip's own clean picture, with another clip's of the
         same tempo, and with the bridge off; the picture's loss with the right text, none, and another clip's."""
+        if step <= self.recipe.alone:
+            self._copy_expert()  # the second does not train yet, and is made of the first
         count = len(self.held.video)
         everyone, nobody = torch.arange(count), torch.zeros(count, dtype=torch.bool)
         rng = np.random.default_rng([self.seed, HELD])
