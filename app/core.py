@@ -9,7 +9,6 @@ core.close()
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import logging.handlers
 import tempfile
@@ -99,7 +98,7 @@ class Core:
         if visitor.guest and spec.model not in (None, "", model):
             raise NotAllowed("guests cannot choose a model of their own; leave it open")
         profile = read_profile(find_model(model))
-        if spec.loras and importlib.util.find_spec("engine.lora") is None:
+        if spec.loras:  # the worker does not apply them yet
             raise RequestError("LoRAs are not part of this version; take them out of the job")
         self.uploads.check(spec, visitor.scope)
         source = spec.extend_of or (spec.given.clip if spec.given else None)

@@ -244,7 +244,7 @@ class Library:
         Raises:
             StudioError: its files are not there.
         """
-        for sidecar in self.paths.results.glob(f"*/*{clip_id[:8]}.json"):
+        for sidecar in self.paths.results.glob(f"*/*{clip_id[:8]}*.json"):
             clip = clip_from_file(sidecar.with_suffix(".mp4"), self.paths)
             if clip.id == clip_id:
                 self.add(clip)

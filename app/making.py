@@ -366,7 +366,7 @@ def publish(order: Order, clip: MediaClip, latents: Path | None, check: Callable
     made = paths.work / f"{order.job}.mp4"
     folder = paths.preview(order.job)
     created = time.time()
-    target = paths.results / time.strftime("%Y-%m", time.localtime(created)) / file_name(order.spec, order.job, created)
+    target = _free_place(paths.results / time.strftime("%Y-%m", time.localtime(created)), order, created)
     try:
         write_clip(made, clip.frames, clip.samples, clip.fps, clip.sample_rate, settings, sidecar=False)
         derived.write(folder, made, clip.frames)
@@ -394,8 +394,16 @@ def publish(order: Order, clip: MediaClip, latents: Path | None, check: Callable
     return order.job
 
 
-def file_name(spec: JobSpec, job: str, created: float) -> str:
-    """A name that people can read and every system allows: when, what about, which."""
+def _free_place(folder: Path, order: Order, created: float) -> Path:
+    """Where the clip goes; with the job's whole id in its name where the short one is another clip's already."""
+    target = folder / file_name(order.spec, order.job, created)
+    if target.exists() or target.with_suffix(".json").exists():
+        target = folder / file_name(order.spec, order.job, created, digits=len(order.job))
+    return target
+
+
+def file_name(spec: JobSpec, job: str, created: float, digits: int = 8) -> str:
+    """A name that people can read and every system allows: when, what about, which (`digits` of the job's id)."""
     words = re.findall(r"[^\W_]+", (spec.idea or spec.prompt).casefold())
     slug = ""
     for word in words:
@@ -403,7 +411,7 @@ def file_name(spec: JobSpec, job: str, created: float) -> str:
             break
         slug += ("-" if slug else "") + word
     when = time.strftime("%Y%m%d-%H%M%S", time.localtime(created))
-    return "-".join(part for part in (when, slug, job[:8]) if part) + ".mp4"
+    return "-".join(part for part in (when, slug, job[:digits]) if part) + ".mp4"
 
 
 def _prepared(path: Path, spec: JobSpec, crop: tuple[float, float] | None) -> Image.Image:

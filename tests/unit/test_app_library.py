@@ -76,6 +76,19 @@ def test_a_published_clip_is_listed_with_everything(library: Library, paths: Stu
     assert list(paths.work.iterdir()) == []
 
 
+def test_clips_of_one_second_whose_ids_begin_alike_do_not_replace_each_other(
+    library: Library, paths: StudioPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.making.time.time", lambda: 1_790_000_000.25)
+    assert ids(1)[:8] == ids(2)[:8]
+    for number in (1, 2):
+        made(paths, ids(number))
+        library.add_published(ids(number))
+    assert {clip.id for clip in library.find()} == {ids(1), ids(2)}
+    assert len(list(paths.results.rglob("*.mp4"))) == len(list(paths.results.rglob("*.json"))) == 2
+    assert library.refresh() == (0, 0)
+
+
 def test_search_favourites_owners_and_windows(library: Library, paths: StudioPaths) -> None:
     for number, (prompt, owner) in enumerate(
         [("A red kite over the sea", LOCAL), ("钟声响起", LOCAL), ("red rain", "guest-1")], 1
