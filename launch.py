@@ -21,7 +21,9 @@ if sys.version_info < (3, 11):  # noqa: UP036  (told to old Pythons)
 COMMANDS = {
     "generate": ("engine.cli", None, "here", "make one clip from a prompt and a picture"),
     "train": ("engine.training.cli", None, "here", "train or adapt a model on your own clips"),
+    "lora": ("engine.lora.cli", None, "here", "list, check, add and convert LoRA files"),
     "evaluate": ("engine.evaluation.cli", None, "here", "score clips: picture, sound, and how well they agree"),
+    "models": ("engine.downloads.cli", None, "here", "fetch, verify, move and remove models"),
     "doctor": ("engine.doctor", None, "here", "say what this machine can do and what is wrong (--json)"),
     "test": ("pytest", "test studio", "root", "run all tests; takes pytest's own arguments"),
     "setup": (None, None, "root", "check the environment and repair or rebuild it"),

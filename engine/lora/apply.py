@@ -19,6 +19,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from engine.errors import LoraError
+from engine.lora.choice import Strengths
 from engine.lora.fit import Fit, Shape, fit
 from engine.lora.formats import LoraFile, Pair
 from engine.lora.keys import AUDIO, BRIDGE, HIGH, LOW
@@ -26,20 +27,6 @@ from engine.lora.values import load
 from engine.models import DualTower
 
 log = logging.getLogger(__name__)
-
-MAX_STRENGTH = 10.0
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """How much of a LoRA is used. The bridge goes with the sound."""
-
-    high: float = 1.0
-    low: float = 1.0
-    sound: float = 1.0
-
-    def of(self, part: str) -> float:
-        return {HIGH: self.high, LOW: self.low, AUDIO: self.sound, BRIDGE: self.sound}[part]
 
 
 @dataclass(frozen=True)
@@ -123,7 +110,7 @@ class LoraStack:
             LoraError: a value is not finite, the file changed meanwhile, or a parameter cannot be changed.
         """
         self._refuse_merged("attach")
-        strengths = _checked(strengths or Strengths(), lora.file.name)
+        strengths = (strengths or Strengths()).checked(lora.file.name)
         self._count += 1
         name = f"lora{self._count}"
         squares: dict[str, float] = dict.fromkeys(sorted(lora.parts), 0.0)
@@ -164,7 +151,7 @@ class LoraStack:
     def set_strengths(self, name: str, strengths: Strengths) -> Applied:
         """Changes how much of a LoRA is used; nothing is loaded again."""
         self._refuse_merged("change")
-        self._applied[name] = replace(self._applied[name], strengths=_checked(strengths, name))
+        self._applied[name] = replace(self._applied[name], strengths=strengths.checked(name))
         self._refresh(name)
         return self._applied[name]
 
@@ -183,23 +170,31 @@ class LoraStack:
             self.detach(name)
 
     def arrange(self, wanted: Sequence[tuple[Fit, Strengths]]) -> tuple[Applied, ...]:
-        """Makes `wanted` what is on the model: what stays is not loaded again, what is not wanted goes."""
+        """Makes `wanted` what is on the model, in its order, whatever was there before.
+
+        What stays is not loaded again, what is not wanted goes. When it fails, the model is as before.
+        """
         if self.merged:
             self.unmerge()
-        kept: dict[str, Strengths] = {}
-        fresh: list[tuple[Fit, Strengths]] = []
-        for lora, strengths in wanted:
-            same = next((a for a in self.applied if a.name not in kept and _same(a.fit, lora)), None)
-            if same is None:
-                fresh.append((lora, strengths))
-            else:
-                kept[same.name] = strengths
-        for name in [n for n in self._applied if n not in kept]:
+        order: list[str] = []
+        fresh: list[str] = []
+        try:
+            for lora, strengths in wanted:
+                strengths.checked(lora.file.name)
+                same = next((a.name for a in self.applied if a.name not in order and _same(a.fit, lora)), None)
+                if same is None:
+                    same = self.attach(lora, strengths).name
+                    fresh.append(same)
+                order.append(same)
+        except BaseException:
+            for name in fresh:
+                self.detach(name)
+            raise
+        for name in [n for n in self._applied if n not in order]:
             self.detach(name)
-        for name, strengths in kept.items():
+        self._applied = {name: self._applied[name] for name in order}
+        for name, (_, strengths) in zip(order, wanted, strict=True):
             self.set_strengths(name, strengths)
-        for lora, strengths in fresh:
-            self.attach(lora, strengths)
         return self.applied
 
     @torch.no_grad()
@@ -329,15 +324,16 @@ class LoraStack:
             if name in edit.parts:
                 self._write(edit)
 
-    @staticmethod
-    def _activate(layer: LoraLinear) -> None:
-        """Only factors with a strength are computed."""
-        layer.set_adapter([n for n in layer.lora_A if layer.scaling[n] != 0], inference_mode=True)
+    def _activate(self, layer: LoraLinear) -> None:
+        """Only factors with a strength are computed, in the order of `applied`: sums are then the same to the bit."""
+        names = [n for n in self._applied if n in layer.lora_A and layer.scaling[n] != 0]
+        layer.set_adapter(names, inference_mode=True)
 
     def _write(self, edit: _Edit) -> None:
         """Original and differences to the parameter, summed in float32; none leaves exactly the original."""
         total = edit.original.float()
-        strong = [(d, self._applied[n].strengths.of(p)) for n, (p, d) in edit.parts.items() if n in self._applied]
+        parts = [(self._applied[n], *edit.parts[n]) for n in self._applied if n in edit.parts]
+        strong = [(difference, lora.strengths.of(part)) for lora, part, difference in parts]
         strong = [(d, s) for d, s in strong if s != 0]
         for difference, strength in strong:
             total = total + strength * difference
@@ -388,12 +384,3 @@ def _numbers_of(layer: nn.Module) -> tuple[torch.dtype, torch.device]:
 def _same(one: Fit, other: Fit) -> bool:
     """The same file, by its header, size and time of change, in the same places."""
     return one.file.header == other.file.header and one.pairs == other.pairs and one.deltas == other.deltas
-
-
-def _checked(strengths: Strengths, name: str) -> Strengths:
-    for value in (strengths.high, strengths.low, strengths.sound):
-        if not math.isfinite(value) or abs(value) > MAX_STRENGTH:
-            raise LoraError(
-                f"strength {value:g} of {name} is out of range; use one from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}"
-            )
-    return strengths

@@ -135,7 +135,7 @@ def _targets(file: LoraFile, tower: str | None) -> dict[str | None, tuple[str, .
     if tower is not None:
         targets[None] = TOWERS[tower]
     elif file.hint is not None:
-        targets[None] = (file.hint,)
+        targets[None] = TOWERS[file.hint]
     elif None in file.parts:
         raise LoraError(
             f"{file.name} does not say which tower it is for; say both (the picture's two experts), high, low or sound"

@@ -34,6 +34,8 @@ MAX_CONFIG = 2**20  # bytes of adapter_config.json and of a diffusers metadata t
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 SCALAR_BYTES = 8
+TOWER_NOTE = "mova.tower"  # metadata that we write where names of keys say no tower
+TOWER_NAMES = ("both", "high", "low", "sound")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class LoraFile:
         pairs, deltas: what it holds.
         ignored: key -> why, for keys that can have no home in any MOVA model.
         missing: keys that would complete a half pair.
-        hint: the part that the file's name points to.
+        hint: the tower that a note of ours in the file, or else the file's name, points to ("both", "high", ...).
         notes: things worth knowing, a line each.
     """
 
@@ -159,9 +161,12 @@ def _canonical(header: Header, config: _Config | None) -> LoraFile:
     zeros = sum(p.alpha == 0 for p in pairs)
     if zeros:
         notes.append(f"alpha is 0 in {zeros} modules and read as the rank, as its makers mean it")
-    return LoraFile(
-        header, "+".join(sorted(styles)), pairs, deltas, ignored, lone, keys.part_from_file_name(stem), tuple(notes)
-    )
+    return LoraFile(header, "+".join(sorted(styles)), pairs, deltas, ignored, lone, _hint(header, stem), tuple(notes))
+
+
+def _hint(header: Header, stem: str) -> str | None:
+    noted = header.metadata.get(TOWER_NOTE)
+    return noted if noted in TOWER_NAMES else keys.tower_from_file_name(stem)
 
 
 def _experts(understood: dict[str, Key]) -> dict[str, Key]:

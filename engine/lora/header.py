@@ -76,11 +76,6 @@ def read_header(path: str | Path, max_file: int = MAX_FILE) -> Header:
 
 
 def _header_bytes(name: str, first: bytes, size: int, max_file: int, file: Any) -> bytes:
-    if first[:4] in (b"PK\x03\x04", b"PK\x05\x06") or first[:1] == b"\x80":
-        raise LoraError(
-            f"{name}: a pickle or zip archive, not safetensors, whatever its name says. It was not opened. "
-            "Files of trust can be converted: python launch.py lora convert FILE.pt"
-        )
     if first[:4] == b"GGUF":
         raise LoraError(f"{name}: a GGUF file, not safetensors")
     if size > max_file:
@@ -88,6 +83,11 @@ def _header_bytes(name: str, first: bytes, size: int, max_file: int, file: Any) 
     if len(first) < 8:
         raise LoraError(f"{name}: {size} bytes are too few for a safetensors file")
     length = int.from_bytes(first, "little")
+    if length > MAX_HEADER and (first[:4] in (b"PK\x03\x04", b"PK\x05\x06") or first[:1] == b"\x80"):
+        raise LoraError(  # any zip or pickle reads as such a length; the first byte of a safetensors file may be \x80
+            f"{name}: a pickle or zip archive, not safetensors, whatever its name says. It was not opened. "
+            "Files of trust can be converted: python launch.py lora convert FILE.pt"
+        )
     if length > MAX_HEADER:
         raise LoraError(f"{name}: not a safetensors file, or its header is over {MAX_HEADER // 2**20} MiB")
     if length > size - 8:

@@ -208,10 +208,10 @@ _NOISE = re.compile(r"(high|low)[\W_]*noise")
 _WORD = re.compile(r"(?<![a-z])(high|low)(?![a-z])(?![\W_]*(rank|res|vram|ram|poly|key|fps|quality|def|step|memory))")
 
 
-def part_from_file_name(stem: str) -> str | None:
-    """HIGH, LOW or AUDIO where a file's name says so; None where it says nothing, or both."""
+def tower_from_file_name(stem: str) -> str | None:
+    """ "high", "low" or "sound" where a file's name says so; None where it says nothing, or several."""
     text = stem.lower()
     said = {m[1] for m in _NOISE.finditer(text)} or {m[1] for m in _WORD.finditer(text)}
     if re.search(r"audio[\W_]*(dit|tower)", text):
-        said.add(AUDIO)
+        said.add("sound")
     return said.pop() if len(said) == 1 else None
