@@ -104,7 +104,9 @@ def numbers_part(core: Core, words: gr.I18n) -> tuple[FormPart, Places]:
             )
         with gr.Row(elem_classes="pair"):
             with gr.Column(min_width=0, elem_classes="seed"):
-                seed = gr.Textbox(label=words("seed_label"), placeholder=words("seed_random"), elem_id="seed")
+                seed = gr.Textbox(
+                    label=words("seed_label"), placeholder=words("seed_random"), max_lines=1, elem_id="seed"
+                )
                 last = gr.Button(words("seed_last"), size="sm", elem_id="seed-last")
             count = gr.Slider(1, 16, value=1, step=1, label=words("variations"), elem_id="variations")
         with gr.Accordion(words("more"), open=False, elem_id="more"):
@@ -161,7 +163,7 @@ def numbers_part(core: Core, words: gr.I18n) -> tuple[FormPart, Places]:
             )
             v2a = gr.Slider(0, 2, value=1, step=0.05, label=words("v2a"), info=words("v2a_info"))
             a2v = gr.Slider(0, 2, value=1, step=0.05, label=words("a2v"), info=words("a2v_info"))
-            name = gr.Textbox(label=words("preset_name"), max_length=40, elem_id="preset-name")
+            name = gr.Textbox(label=words("preset_name"), max_length=40, max_lines=1, elem_id="preset-name")
             with gr.Row(elem_classes="pair"):
                 save = gr.Button(words("preset_save"), size="sm", elem_id="preset-save")
                 delete = gr.Button(words("preset_delete"), size="sm", elem_id="preset-delete")

@@ -94,7 +94,7 @@ def _sharing_section(words: gr.I18n) -> dict[str, Component]:
 def _folder_section(words: gr.I18n) -> dict[str, Component]:
     with gr.Column(elem_classes="section", min_width=0):
         _heading(words, "section_folders")
-        return {"results": gr.Textbox(label=words("folder"), interactive=False, elem_id="results-folder")}
+        return {"results": gr.Textbox(label=words("folder"), interactive=False, max_lines=2, elem_id="results-folder")}
 
 
 def _heading(words: gr.I18n, key: str) -> None:
