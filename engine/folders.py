@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
@@ -11,6 +14,7 @@ from engine.errors import CheckpointError
 APP = "mova-studio"
 BUNDLED_MODELS = Path(__file__).resolve().parents[1] / "assets" / "models"
 DEFAULT_MODEL = "demo"
+MODEL_INDEX = "model_index.json"
 
 
 def data_folder() -> Path:
@@ -23,13 +27,59 @@ def cache_folder() -> Path:
     return user_cache_path(APP, appauthor=False)
 
 
-def model_folders() -> dict[str, Path]:
+@dataclass(frozen=True)
+class Places:
+    """Where models are, besides the bundled ones.
+
+    Attributes:
+        folder: where new models go.
+        elsewhere: models outside `folder`, by name.
+        used: folders that were once used for models, and may hold unfinished downloads.
+    """
+
+    @dataclass(frozen=True)
+    class Place:
+        """A model's folder, and whether the model manager made it (or only points at it)."""
+
+        path: Path
+        ours: bool
+
+    folder: Path
+    elsewhere: dict[str, Place] = field(default_factory=dict)
+    used: tuple[Path, ...] = ()
+
+
+def read_places(data: Path) -> Places:
+    """From DATA/models.json; what cannot be understood there counts as not said."""
+    try:
+        said = json.loads((data / "models.json").read_text(encoding="utf-8"))
+        elsewhere = {str(n): Places.Place(Path(p["path"]), bool(p["ours"])) for n, p in said["elsewhere"].items()}
+        return Places(Path(said["folder"]), elsewhere, tuple(map(Path, said["used"])))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Places(data / "models")
+
+
+def write_places(data: Path, places: Places) -> None:
+    """Writes DATA/models.json, whole or not at all."""
+    said = {
+        "folder": str(places.folder),
+        "elsewhere": {n: {"path": str(p.path), "ours": p.ours} for n, p in places.elsewhere.items()},
+        "used": [str(path) for path in dict.fromkeys(places.used)],
+    }
+    data.mkdir(parents=True, exist_ok=True)
+    fresh = data / f"models.json.{os.getpid()}"
+    fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    os.replace(fresh, data / "models.json")
+
+
+def model_folders(data: Path | None = None) -> dict[str, Path]:
     """Every installed model by name; the user's own come before the bundled one of the same name."""
     found: dict[str, Path] = {}
-    for place in (BUNDLED_MODELS, data_folder() / "models"):
+    places = read_places(data or data_folder())
+    for place in (BUNDLED_MODELS, places.folder):
         if place.is_dir():
-            found |= {p.name: p for p in sorted(place.iterdir()) if (p / "model_index.json").is_file()}
-    return found
+            found |= {p.name: p for p in sorted(place.iterdir()) if (p / MODEL_INDEX).is_file()}
+    return found | {n: p.path for n, p in places.elsewhere.items() if (p.path / MODEL_INDEX).is_file()}
 
 
 def find_model(name: str | None) -> Path:
