@@ -29,6 +29,7 @@ Array = np.ndarray
 WINDOWS = (1024, 256, 64)  # samples; hops are a quarter of them
 BANDS = (48, 24, 8)  # bands that each window's spectrum is gathered into
 FLOOR = 0.05  # least mean magnitude that errors are measured by, so that a silent window does not weigh more
+QUIET = 1e-6  # energy, of a sine at full scale: 60 dB below it
 OUTPUT_RMS = 0.04  # at the start; louder noise is so wrong that training would begin by silencing it
 LOGVAR_BIAS = -4.5  # of the latents at the start
 ONSET_REACH = 0.09  # s within which an onset of the copy answers one of the sound
@@ -104,6 +105,20 @@ def band_filters(window: int, bands: int) -> Tensor:
     return torch.minimum(up, down).clamp_min(0.0)
 
 
+def level_error(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean difference of band levels in powers of ten, over all WINDOWS; below QUIET one silence is like another.
+
+    What ``spectral_error`` hardly sees and the ear does: the quiet end of a sound, which says what it was.
+    """
+    total = made.new_zeros(())
+    for window, bands in zip(WINDOWS, BANDS, strict=True):
+        filters = band_filters(window, bands).to(made)
+        full = (window / 4.0) ** 2  # energy in the bin of a sine at full scale, under a Hann window
+        ours, theirs = ((filters @ spectra(x, window).square() / full + QUIET).log10() for x in (made, wanted))
+        total = total + (ours - theirs).abs().mean()
+    return total / len(WINDOWS)
+
+
 def wave_error(made: Tensor, wanted: Tensor) -> Tensor:
     """Mean square difference of waveforms by the mean square of what is wanted."""
     return (made - wanted).square().mean() / wanted.square().mean().clamp_min(1e-6)
@@ -117,8 +132,10 @@ class AudioVaeObjective(nn.Module):
         self.vae = vae
         self.kl_weight = kl_weight
 
-    def forward(self, samples: Tensor, noise: Tensor, spectral_weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """samples (B, T) int16, noise (B, C, N), weight of the spectra () -> loss and figures.
+    def forward(
+        self, samples: Tensor, noise: Tensor, spectral_weight: Tensor, level_weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """samples (B, T) int16, noise (B, C, N), weights () of the spectra and of the levels -> loss and figures.
 
         In float32 whatever the surroundings say: bf16 is coarser than the quiet parts, and no faster here.
         """
@@ -129,9 +146,10 @@ class AudioVaeObjective(nn.Module):
             made = self.vae.decode(mean + (0.5 * logvar).exp() * noise)[:, 0]
             spectral = spectral_error(made, wanted)
             wave = wave_error(made, wanted) + 0.5 * wave_error(made.diff(dim=1), wanted.diff(dim=1))
+            level = level_error(made, wanted)
             kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-        figures = {"spectral": spectral.detach(), "wave": wave.detach(), "kl": kl.detach()}
-        return wave + spectral_weight * spectral + self.kl_weight * kl, figures
+        figures = {"spectral": spectral.detach(), "level": level.detach(), "wave": wave.detach(), "kl": kl.detach()}
+        return wave + spectral_weight * spectral + level_weight * level + self.kl_weight * kl, figures
 
 
 @dataclass(frozen=True)
@@ -142,12 +160,14 @@ class AudioVaeRecipe:
         batch: windows in a step.
         window: their length in samples.
         spectral: pairs (step, weight) in order: from that step on, spectra count so much.
+        levels: the same for the differences of levels.
         frozen_from: step from which the encoder stays as it is and only the decoder learns; 0 for never.
     """
 
     batch: int = 12
     window: int = 9600
     spectral: tuple[tuple[int, float], ...] = ()
+    levels: tuple[tuple[int, float], ...] = ()
     frozen_from: int = 0
 
 
@@ -184,8 +204,12 @@ class AudioVaeTask:
         windows = np.stack([self.train[c, s : s + self.recipe.window] for c, s in zip(which, start, strict=True)])
         vae = self.objective.vae
         noise = torch.randn((count, vae.config.latent_dim, self.recipe.window // vae.hop), generator=generator)
-        weight = next((w for begin, w in reversed(self.recipe.spectral) if step >= begin), 0.0)
-        return {"samples": torch.from_numpy(windows), "noise": noise, "spectral_weight": torch.tensor(weight)}
+        return {
+            "samples": torch.from_numpy(windows),
+            "noise": noise,
+            "spectral_weight": torch.tensor(_weight_at(self.recipe.spectral, step)),
+            "level_weight": torch.tensor(_weight_at(self.recipe.levels, step)),
+        }
 
     def before_step(self, step: int, average: Average) -> None:
         """Freezes the encoder when its time has come."""
@@ -220,6 +244,10 @@ class AudioVaeTask:
             "missed": missed,
             "extra": extra,
         }
+
+
+def _weight_at(plan: Sequence[tuple[int, float]], step: int) -> float:
+    return next((weight for begin, weight in reversed(plan) if step >= begin), 0.0)
 
 
 @torch.no_grad()

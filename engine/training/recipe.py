@@ -84,7 +84,10 @@ def _recipe(raw: Config, text: str) -> Recipe:
         video_frozen_from=int(video.get("frozen_from", 0)),
         audio=_stage(audio),
         audio_config=audio["config"],
-        audio_windows=_take(AudioVaeRecipe, audio["windows"] | {"spectral": _pairs(audio["windows"]["spectral"])}),
+        audio_windows=_take(
+            AudioVaeRecipe,
+            audio["windows"] | {k: _pairs(audio["windows"].get(k, [])) for k in ("spectral", "levels")},
+        ),
         audio_kl_weight=float(audio["kl_weight"]),
         text_config=raw["text"]["config"],
         towers=_stage(towers),

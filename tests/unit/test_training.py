@@ -18,7 +18,7 @@ import torch
 from engine import MovaPipeline
 from engine.errors import RequestError
 from engine.training import checkpoint
-from engine.training.audio_vae import fold_scale, wave_error
+from engine.training.audio_vae import fold_scale, level_error, wave_error
 from engine.training.demo import STAGES, DemoRun
 from engine.training.flow import NoiseLevels
 from engine.training.latents import encode_conditions
@@ -216,6 +216,14 @@ def test_streams_of_neighbouring_steps_share_nothing() -> None:
 def test_wave_error_is_one_for_silence() -> None:
     wanted = torch.randn(2, 100)
     assert float(wave_error(torch.zeros_like(wanted), wanted)) == pytest.approx(1.0)
+
+
+def test_level_error_counts_powers_of_ten_loud_or_quiet() -> None:
+    loud = 0.3 * torch.randn((1, 16000), generator=torch.Generator().manual_seed(1))
+    assert level_error(loud, loud) == 0.0
+    assert float(level_error(0.1 * loud, loud)) == pytest.approx(2.0, abs=0.2)  # a hundredth of the energy
+    assert float(level_error(0.2 * 0.1 * loud, 0.2 * loud)) > 1.4
+    assert level_error(torch.zeros_like(loud), 1e-5 * loud) < 0.01  # both are silence
 
 
 def test_tokenizer_knows_its_world_and_loses_no_word() -> None:

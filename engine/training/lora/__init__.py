@@ -1,0 +1,12 @@
+"""Training of a LoRA on one's own clips: `python launch.py train lora`.
+
+    settings.py  what can be chosen, with defaults that are meant to be left alone
+    clips.py     a folder of videos with captions -> pieces of the right length; what was left out, and why
+    cache.py     latents and text embeddings, made once and found again by hash
+    task.py      the module that is trained, its batches and its losses
+    run.py       the whole run: scan, encode, train, write, into the library
+    card.py      what is written about a LoRA: metadata, card, preview
+    cli.py       the command
+
+The loop, its checkpoints and its log are those of every other training here (engine/training/loop.py).
+"""
