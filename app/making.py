@@ -7,6 +7,7 @@ the mp4 is renamed into the results last.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -383,9 +384,11 @@ def publish(order: Order, clip: MediaClip, latents: Path | None, check: Callable
     except OSError as error:
         raise OutputError(f"cannot write the clip: {error.strerror or error}") from error
     finally:
-        made.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where this fails too, the first error is the one to tell
+            made.unlink(missing_ok=True)
         if not target.exists():
-            target.with_suffix(".json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                target.with_suffix(".json").unlink(missing_ok=True)
             derived.remove(folder)
     if latents is not None and order.keep_latents and latents.exists():
         os.replace(latents, folder / derived.LATENTS)

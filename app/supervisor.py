@@ -348,6 +348,9 @@ class Supervisor:
         elif say == "failed":
             self._queue.fail(job.id, message["reason"])
             self._ended(worker, job)
+            if message.get("leaving"):  # the next job goes to a fresh process, not to one on its way out
+                self._worker = None
+                worker.end(GRACE)
         elif say == "cancelled":
             self._queue.cancelled(job.id)
             self._clean(job)

@@ -5,6 +5,8 @@
     {"do": "cancel", "job": id}                      {"say": "stage"|"step"|"preview", "job": id, ...}
     {"do": "quit"}                                   {"say": "done"|"failed"|"cancelled", "job": id, ...}
 
+A "failed" with "leaving" says that this process ends by itself now: memory ran out, or something unforeseen happened.
+
 When stdin ends, the studio is gone: the process stops within a step and leaves. Whatever libraries print goes to
 stderr, which the studio's log collects; the protocol has its own descriptor.
 """
@@ -146,13 +148,12 @@ def _run(maker: Maker, line: Line, order: Order, stop: threading.Event, current:
     except Exception as error:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             log.exception("job %s ran out of memory", order.job[:8])
-            line.say("failed", job=order.job, reason=NO_MEMORY)
+            reason = NO_MEMORY
         else:
             log.exception("job %s failed in a way that was not foreseen", order.job[:8])
             detail = " ".join(str(error).split())[:200]
-            line.say(
-                "failed", job=order.job, reason=f"a defect of the studio: {detail or type(error).__name__}; see the log"
-            )
+            reason = f"a defect of the studio: {detail or type(error).__name__}; see the log"
+        line.say("failed", job=order.job, reason=reason, leaving=True)
         return False
     else:
         line.say("done", job=order.job, clip=published.clip, measured=published.measured)
