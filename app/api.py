@@ -67,6 +67,9 @@ class VideoRequest(BaseModel):
     video_shift: float | None = None
     audio_shift: float | None = None
     flow_shift: float | None = Field(default=None, description="Both shifts at once.")
+    loras: list[dict[str, Any]] | None = Field(
+        default=None, description="LoRAs of this studio: name or sha256 of each, and strength (or high, low, sound)."
+    )
     n: Literal[1] | None = Field(default=None, description="One clip a request.")
 
 
@@ -213,6 +216,9 @@ def create(core: Core, fields: dict[str, Any], visitor: Visitor) -> Video:
     elif asked.input_reference is not None:
         image = _reference(core, asked.input_reference, visitor)
     model = asked.model if asked.model in model_folders() else None
+    loras = JobSpec.from_dict({"loras": asked.loras or []}).loras
+    if len(loras) != len(asked.loras or []):
+        raise ApiError("loras: each needs a name or sha256, and a strength from -10 to 10", "loras")
     fps = asked.fps
     frames = asked.num_frames
     if frames is None and asked.seconds is not None:
@@ -233,6 +239,7 @@ def create(core: Core, fields: dict[str, Any], visitor: Visitor) -> Video:
         video_shift=asked.flow_shift if asked.video_shift is None else asked.video_shift,
         audio_shift=asked.flow_shift if asked.audio_shift is None else asked.audio_shift,
         model=model,
+        loras=loras,
     )
     return video(core.submit(spec, visitor)[0])
 

@@ -31,8 +31,10 @@ from app.spec import Given, JobSpec
 from app.store import Store, StoreBroken, open_store, set_aside
 from app.supervisor import Supervisor
 from app.uploads import Uploads
-from engine.errors import RequestError
+from engine.errors import LoraError, RequestError
 from engine.folders import find_model, model_folders
+from engine.lora import ASK, NO, Choice, judge
+from engine.lora import Library as LoraLibrary
 from engine.profile import ModelProfile, read_profile
 from engine.request import auto_size
 
@@ -79,6 +81,10 @@ class Core:
         """Sizes and defaults of a model, read without loading it."""
         return read_profile(find_model(self.model_name(model)))
 
+    def loras(self) -> LoraLibrary:
+        """The folder of LoRAs: the one in the settings, else the usual one."""
+        return LoraLibrary(self.settings.current.lora_folder or None)
+
     def presets(self, model: str | None = None) -> tuple[Preset, ...]:
         """Draft, Standard, Best for this model, then the user's own."""
         own = self.settings.current.presets
@@ -98,8 +104,7 @@ class Core:
         if visitor.guest and spec.model not in (None, "", model):
             raise NotAllowed("guests cannot choose a model of their own; leave it open")
         profile = read_profile(find_model(model))
-        if spec.loras:  # the worker does not apply them yet
-            raise RequestError("LoRAs are not part of this version; take them out of the job")
+        spec = replace(spec, loras=self._found(spec, find_model(model)))
         self.uploads.check(spec, visitor.scope)
         source = spec.extend_of or (spec.given.clip if spec.given else None)
         if source is not None:
@@ -112,6 +117,26 @@ class Core:
             width, height = auto_size(size, profile.sizes)
             spec = replace(spec, width=width, height=height)
         return spec.settled(profile, model)
+
+    def _found(self, spec: JobSpec, model: Path) -> tuple[Choice, ...]:
+        """The LoRAs of a spec, each with its hash and judged against the model.
+
+        Raises:
+            RequestError: one is not in the library, cannot be used or does not fit; the message names it.
+        """
+        library = self.loras() if spec.loras else None
+        found = []
+        for choice in spec.loras:
+            assert library is not None
+            try:
+                entry = library.find(choice.sha256 or choice.name)
+            except LoraError as error:
+                raise RequestError(f"LoRA {choice.name or choice.sha256[:8]!r} cannot be found: {error}") from None
+            verdict = judge(entry, model, choice.tower) if choice.on else None
+            if verdict is not None and verdict.status in (ASK, NO):
+                raise RequestError(f"LoRA {entry.name!r} cannot be used here: {verdict.text}")
+            found.append(replace(choice, sha256=entry.sha256, name=choice.name or entry.name))
+        return tuple(found)
 
     @staticmethod
     def _like(spec: JobSpec, clip: Clip) -> JobSpec:

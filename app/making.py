@@ -102,7 +102,9 @@ class Maker:
             picture = Image.fromarray(np.ascontiguousarray(source.frames[-1]))
         latents = Latents.load(order)
         if latents is None:
-            latents = self._denoised(pipe, order, picture, last, source, ears, clock)
+            with clock("loras"):
+                loras = _with_loras(pipe, order)
+            latents = replace(self._denoised(pipe, order, picture, last, source, ears, clock), loras=loras)
             latents.save(order)
         ears.stage("decode")
         with clock("decode"):
@@ -111,7 +113,7 @@ class Maker:
         with clock("write"):
             if source is not None:
                 clip = _with_source(clip, source, order.spec, exact=latents.exact)
-            clip = replace(clip, settings=_settings(order, latents.truncated, picture, last))
+            clip = replace(clip, settings=_settings(order, latents, picture, last))
             published = publish(order, clip, latents.path(order), ears.check)
         times |= {"device": str(pipe.device), "peak_memory": _peak_memory(pipe)}
         return Published(published, times)
@@ -190,12 +192,14 @@ class Latents:
     Attributes:
         truncated: the prompt was longer than the model reads.
         exact: a kept side came from saved latents, so its decoding is that side; otherwise it is copied from the mp4.
+        loras: a line for each LoRA that was on the model: what of it was used, and what to know.
     """
 
     video: torch.Tensor
     audio: torch.Tensor
     truncated: bool = False
     exact: bool = True
+    loras: tuple[str, ...] = ()
 
     @staticmethod
     def path(order: Order) -> Path:
@@ -208,6 +212,7 @@ class Latents:
         target = self.path(order)
         part = target.with_suffix(".part")
         marks = {"order": _fingerprint(order), "truncated": str(int(self.truncated)), "exact": str(int(self.exact))}
+        marks["loras"] = json.dumps(self.loras)
         try:
             save_file({"video": self.video.contiguous(), "audio": self.audio.contiguous()}, part, marks)
             flush(part)
@@ -229,7 +234,8 @@ class Latents:
                     return None
                 log.info("job %s goes on from its saved latents", order.job[:8])
                 truncated, exact = marks.get("truncated") == "1", marks.get("exact") == "1"
-                return cls(file.get_tensor("video"), file.get_tensor("audio"), truncated, exact)
+                loras = tuple(json.loads(marks.get("loras", "[]")))
+                return cls(file.get_tensor("video"), file.get_tensor("audio"), truncated, exact, loras)
         except (FileNotFoundError, SafetensorError):
             return None
 
@@ -238,6 +244,21 @@ def _fingerprint(order: Order) -> str:
     """Changes with anything that would change the latents."""
     text = json.dumps([order.spec.to_dict(), str(order.model), order.device, order.precision], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_loras(pipe: MovaPipeline, order: Order) -> tuple[str, ...]:
+    """Puts the job's LoRAs on the model and takes those of the job before off; what stays is not loaded again.
+
+    Returns:
+        A line for each, for the clip's settings.
+
+    Raises:
+        LoraError: one is missing, damaged or made for another model.
+    """
+    from engine.lora import Library, use
+
+    used = use(pipe, order.spec.loras, Library(order.loras) if order.spec.loras else None)
+    return tuple("; ".join((lora.fit.summary(), *lora.warnings)) for lora in used)
 
 
 def _given(pipe: MovaPipeline, order: Order, source: MediaClip | None) -> tuple[dict[str, Any], bool]:
@@ -337,11 +358,13 @@ def _stereo(samples: np.ndarray) -> np.ndarray:
     return np.repeat(wave, 2, axis=1) if wave.shape[1] == 1 else wave[:, :2]
 
 
-def _settings(order: Order, truncated: bool, picture: Image.Image | None, last: Image.Image | None) -> dict[str, Any]:
+def _settings(order: Order, latents: Latents, picture: Image.Image | None, last: Image.Image | None) -> dict[str, Any]:
     """What travels with the mp4: the spec, and the pictures as the model saw them, where they are small enough."""
     settings: dict[str, Any] = {**order.spec.to_dict(), "made_by": f"MOVA Studio {__version__}"}
-    if truncated:
+    if latents.truncated:
         settings["prompt_truncated"] = True
+    if latents.loras:
+        settings["loras_used"] = list(latents.loras)
     packed: dict[str, str] = {}
     for name, image in (("image", picture), ("last_image", last)):
         if image is None:

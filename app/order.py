@@ -17,7 +17,7 @@ class Order:
     Attributes:
         job, owner, spec, created: of the job. data: the studio's data folder. model: the model's folder.
         image, last_image: files of the pictures. source: the mp4 of the clip to extend or to keep a side of;
-        source_latents: its latents, where they were kept.
+        source_latents: its latents, where they were kept. loras: the folder of the LoRAs; None is the usual one.
     """
 
     job: str
@@ -32,6 +32,7 @@ class Order:
     last_image: Path | None = None
     source: Path | None = None
     source_latents: Path | None = None
+    loras: Path | None = None
 
     def to_message(self) -> dict[str, Any]:
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
@@ -40,6 +41,6 @@ class Order:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Order:
         values = {name: message[name] for name in cls.__dataclass_fields__}
-        for name in ("data", "model", "image", "last_image", "source", "source_latents"):
+        for name in ("data", "model", "image", "last_image", "source", "source_latents", "loras"):
             values[name] = None if values[name] is None else Path(values[name])
         return cls(**{**values, "spec": JobSpec.from_dict(message["spec"])})

@@ -23,7 +23,7 @@ class Settings(BaseModel):
 
     Attributes:
         language: "auto" follows the browser. theme: "dark", "light" or "auto".
-        model: name or folder of the model for new jobs; "" is the bundled one.
+        model: name or folder of the model for new jobs; "" is the bundled one. lora_folder: "" is the usual one.
         device, precision: as in `engine.device`.
         idle_minutes: after that long without work the worker ends and its memory is free; 0 keeps it.
         keep_latents: keep each clip's latents, so that "sound again" loses nothing (about 10 MB for 8 s at 360p).
@@ -38,6 +38,7 @@ class Settings(BaseModel):
     language: Literal["auto", "en", "zh"] = "auto"
     theme: Literal["dark", "light", "auto"] = "dark"
     model: str = ""
+    lora_folder: str = ""
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     idle_minutes: float = Field(default=10.0, ge=0, le=10_000)

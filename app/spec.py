@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import secrets
 from collections.abc import Mapping
@@ -10,22 +11,18 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from app.paths import is_id
-from engine.errors import RequestError
+from engine.errors import LoraError, RequestError
+from engine.lora import Choice
 from engine.profile import ModelProfile
 from engine.request import ClipRequest, SizeRules, check_number, check_prompt
+
+log = logging.getLogger(__name__)
 
 GIVEN = ("picture", "sound")
 MAX_LORAS = 16
 MAX_VARIATIONS = 64
+UNKNOWN = "0" * 64  # stands for a hash while the rest of an entry is read
 SEED_CHOICES = 2**32  # random seeds are short enough to be read out
-
-
-@dataclass(frozen=True)
-class Lora:
-    """One LoRA of a job: the file's name in the LoRA folder and how strongly it acts."""
-
-    name: str
-    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,10 @@ class JobSpec:
         width, height: pixels; frames: 4k+1; fps: frames per second.
         seed: None is drawn when the job is submitted, so that a job which runs again makes the same clip.
         model: name of an installed model; None is the one chosen in the settings.
-        loras: in the order they are applied.
-        enhancer: what the enhancer was asked and answered, as it wants to see it again; None when it was off.
+        loras: known by the hash of their file; one that was asked for by name only gets its hash in `Core.settle`.
+        enhancer: how the enhancer is asked, and what it answered; None when it was off. With {"mode": "automatic"} the
+            worker lets it write the prompt once, before anything else: then `idea` holds what the user wrote, and
+            "written_by" stands here. Besides that: "model", "language", "style", "length", as in `EnhanceRequest`.
         given: keep one side of a clip. extend_of: a clip's id; the new one continues from its last frame.
         group: shared by variations that were asked for together.
     """
@@ -79,7 +78,7 @@ class JobSpec:
     a2v_scale: float = 1.0
     v2a_scale: float = 1.0
     model: str | None = None
-    loras: tuple[Lora, ...] = ()
+    loras: tuple[Choice, ...] = ()
     enhancer: dict[str, Any] | None = None
     given: Given | None = None
     extend_of: str | None = None
@@ -134,8 +133,12 @@ class JobSpec:
         if len(self.loras) > MAX_LORAS:
             raise RequestError(f"{len(self.loras)} LoRAs; at most {MAX_LORAS} can be used together")
         crop, last_crop = _crop(self.crop), _crop(self.last_crop)
-        loras = tuple(Lora(lora.name, check_number("LoRA strength", lora.strength, -4.0, 4.0)) for lora in self.loras)
-        return replace(self, crop=crop, last_crop=last_crop, loras=loras)
+        for lora in self.loras:
+            try:
+                lora.strengths.checked(lora.name)
+            except LoraError as error:
+                raise RequestError(str(error)) from None
+        return replace(self, crop=crop, last_crop=last_crop)
 
     def variation(self, seed: int) -> JobSpec:
         """The same with another seed."""
@@ -148,7 +151,8 @@ class JobSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold, without the fields that say nothing."""
-        plain = {name: value for name, value in asdict(self).items() if value not in (None, "", (), [])}
+        known = asdict(self) | {"loras": [lora.to_dict() for lora in self.loras]}
+        plain = {name: value for name, value in known.items() if value not in (None, "", (), [])}
         if self.negative_prompt is not None:
             plain["negative_prompt"] = self.negative_prompt  # "" means none at all, not the model's own
         return plain
@@ -213,13 +217,18 @@ def _pair(value: Any) -> tuple[float, float] | None:
     return None
 
 
-def _loras(value: Any) -> tuple[Lora, ...] | None:
-    if not isinstance(value, list | tuple):
-        return None
+def _loras(value: Any) -> tuple[Choice, ...] | None:
+    """LoRAs by hash, or by name alone; entries that say neither, or nonsense, are left out."""
     found = []
-    for entry in value:
-        if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
-            found.append(Lora(entry["name"], _number(entry.get("strength")) or 0.0))
+    for entry in value if isinstance(value, list | tuple) else ():
+        by_name = isinstance(entry, Mapping) and not entry.get("sha256") and isinstance(entry.get("name"), str)
+        try:
+            if by_name and entry["name"].strip():
+                found.append(replace(Choice.from_dict({**entry, "sha256": UNKNOWN}), sha256=""))
+            elif isinstance(entry, Mapping):
+                found.append(Choice.from_dict(entry))
+        except (LoraError, OverflowError) as error:
+            log.info("a LoRA in the settings is left out: %s", error)
     return tuple(found)
 
 

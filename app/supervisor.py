@@ -302,6 +302,7 @@ class Supervisor:
             last_image=self._paths.upload(spec.last_image) if spec.last_image else None,
             source=clip_path,
             source_latents=latents,
+            loras=Path(settings.lora_folder) if settings.lora_folder else None,
         )
 
     def _look_at_clock(self) -> None:

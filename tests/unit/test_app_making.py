@@ -22,11 +22,13 @@ from app.jobs import Job
 from app.library import Clip
 from app.making import continued
 from app.server import make_server
-from app.spec import Given
-from engine.errors import MediaError
+from app.spec import Given, JobSpec
+from engine.errors import MediaError, RequestError
+from engine.lora.fit import folder_shapes
 from engine.media import Clip as MediaClip
 from engine.media import probe, read_clip
-from tests.app_parts import GUEST, OWNER, digest, small, stray_files, studio, wait
+from tests import lora_files as makers
+from tests.app_parts import GUEST, MODEL, OWNER, digest, small, stray_files, studio, wait
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +316,54 @@ def test_idle_workers_free_the_model_and_the_next_job_starts_another(core: Core)
     core.supervisor.free()
     assert core.supervisor.status().state == "off"
     assert core.supervisor.status().deaths == 0
+
+
+def test_loras_are_put_on_for_their_job_and_leave_no_trace(core: Core, tmp_path: Path) -> None:
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    shapes = folder_shapes(MODEL)
+    for name, part, seed in (("noir", "high", 1), ("rain", "audio", 2)):
+        makers.mova(makers.draw(shapes, seed, part), folder / f"{name}.safetensors")
+    foreign = {
+        part: {name: tuple(3 * n for n in shape) for name, shape in those.items()} for part, those in shapes.items()
+    }
+    makers.mova(makers.draw(foreign, 3, "high"), folder / "foreign.safetensors")
+    core.settings.change(lora_folder=str(folder))
+    try:
+        plain = digest(core.library.path(made(core, seed=31, steps=4)))
+
+        def with_loras(*given: dict) -> Clip:
+            spec = replace(small(seed=31, steps=4), loras=JobSpec.from_dict({"loras": given}).loras)
+            return result(core, wait(core, core.submit(spec, OWNER)[0]))
+
+        one = with_loras({"name": "noir", "strength": 0.8})
+        both = with_loras({"name": "noir", "strength": 0.8}, {"name": "rain", "sound": -0.5})
+        off = with_loras({"name": "noir", "on": False})
+        digests = [digest(core.library.path(clip)) for clip in (one, both, off)]
+        assert len({plain, *digests[:2]}) == 3
+        assert digests[2] == plain
+        assert digest(core.library.path(made(core, seed=31, steps=4))) == plain  # nothing stays on the model
+        again = result(core, wait(core, core.again(one.id, OWNER)))
+        assert digest(core.library.path(again)) == digests[0]
+        sidecar = json.loads(core.library.path(both).with_suffix(".json").read_text())
+        assert [lora["name"] for lora in sidecar["loras"]] == ["noir", "rain"]
+        assert all(len(lora["sha256"]) == 64 for lora in sidecar["loras"])
+        assert "high noise" in sidecar["loras_used"][0]
+        (folder / "noir.safetensors").rename(folder / "another name.safetensors")
+        renamed = result(core, wait(core, core.again(one.id, OWNER)))  # known by its hash
+        assert digest(core.library.path(renamed)) == digests[0]
+        core.queue.hold()
+        waiting = core.again(one.id, OWNER)
+        (folder / "another name.safetensors").unlink()
+        core.queue.hold(False)
+        assert "noir" in wait(core, waiting).reason
+        with pytest.raises(RequestError, match="noir"):
+            core.again(one.id, OWNER)
+        with pytest.raises(RequestError, match="foreign"):
+            with_loras({"name": "foreign"})
+        assert digest(core.library.path(made(core, seed=31, steps=4))) == plain
+    finally:
+        core.settings.change(lora_folder="")
 
 
 def test_nothing_is_left_over(core: Core) -> None:

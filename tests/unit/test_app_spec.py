@@ -17,8 +17,9 @@ from app.errors import StudioError
 from app.options import DEFAULT_PORT, parse
 from app.presets import built_in
 from app.settings import SettingsFile
-from app.spec import Given, JobSpec, Lora
+from app.spec import Given, JobSpec
 from engine.errors import RequestError
+from engine.lora import Choice, Strengths
 from engine.profile import ModelProfile
 
 PROFILE = ModelProfile(sizes=((96, 64), (64, 96)), frames=49, steps=30, guidance=4.0)
@@ -51,7 +52,7 @@ def test_defaults_come_from_the_profile_and_the_seed_is_drawn_once() -> None:
         ({"given": Given("smell", ID)}, "picture or sound"),
         ({"given": Given("sound", ID), "extend_of": ID}, "at once"),
         ({"extend_of": "x"}, "not the id of a clip"),
-        ({"loras": (Lora("x", 9.0),)}, "nearest valid value is 4"),
+        ({"loras": (Choice("", "x", Strengths(low=11.0)),)}, "nearest that is valid: 10"),
     ],
 )
 def test_wrong_values_are_named_with_what_would_do(changes: dict, said: str) -> None:
@@ -68,7 +69,7 @@ def test_specs_go_through_json_unchanged() -> None:
         negative_prompt="",
         seed=2**63 - 1,
         steps=7,
-        loras=(Lora("x.safetensors", 0.5),),
+        loras=(Choice("", "x.safetensors"), Choice("a" * 64, "y", Strengths(0.5, 1.0, -2.0), on=False, tower="both")),
         enhancer={"on": True},
         given=Given("sound", ID),
         group="g",
@@ -157,3 +158,21 @@ def test_costs_come_from_what_was_measured() -> None:
     assert middle.seconds is not None
     expected = 10 * 2.0 * (81 / 41) ** 2  # the exponent is fitted, not assumed
     assert abs(middle.seconds - expected) < 6
+
+
+def test_loras_by_name_or_hash_and_nothing_else() -> None:
+    given = [
+        {"name": "noir", "strength": 0.5},
+        {"sha256": "A" * 64, "high": 2},
+        {"name": "  "},
+        {"sha256": "short", "name": "x"},
+        {"name": "strong", "strength": 10**400},
+        {"name": "strong", "strength": 11},
+        "noir",
+        None,
+    ]
+    assert JobSpec.from_dict({"loras": given}).loras == (
+        Choice("", "noir", Strengths(0.5, 0.5, 0.5)),
+        Choice("a" * 64, "", Strengths(high=2.0)),
+    )
+    assert JobSpec.from_dict({"loras": {"name": "noir"}}).loras == ()
