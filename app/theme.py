@@ -169,6 +169,7 @@ def early_head(words: dict[str, dict[str, str]], language: str, theme_choice: st
             "<style>",
             (ASSETS / "tokens.css").read_text(encoding="utf-8"),
             (ASSETS / "boot.css").read_text(encoding="utf-8"),
+            (ASSETS / "outside.css").read_text(encoding="utf-8"),
             "</style><script>",
             f"window.studioDefaults = {_script_safe(defaults)};",
             boot,

@@ -80,6 +80,7 @@ def studio_view(core: Core, sharing: Sharing | None, visitor: Visitor, seen: Any
     revision += f".{hash(told)}"
     if seen == revision:
         return {"revision": revision, "same": True}
+    profile = core.profile()
     waiting = core.queue.find(visitor.scope, ("queued", "paused"), SHOWN_WAITING)
     failed = core.queue.find(visitor.scope, ("failed",), SHOWN_FAILED)
     return {
@@ -92,7 +93,8 @@ def studio_view(core: Core, sharing: Sharing | None, visitor: Visitor, seen: Any
         "may_hold": not visitor.guest,
         "clips": [clip_view(clip) for clip in core.library.find(visitor.scope, limit=SHOWN_CLIPS)],
         "library": core.library.revision,
-        "model": core.profile().title,
+        "model": profile.title,
+        "note": profile.note,
         "worker": {
             "state": worker.state,
             "device": "" if visitor.guest else worker.device,

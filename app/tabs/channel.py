@@ -96,7 +96,8 @@ def perform(core: Core, visitor: Visitor, language: str, data: dict[str, Any]) -
             core.again(clip, visitor, new_seed=bool(data.get("new_seed")), keep=kept if kept else None)
             return {"say": say(language, "queued_one")}
         case "extend":
-            core.extend(clip, visitor)
+            words = str(data.get("prompt") or "").strip()
+            core.extend(clip, visitor, {"prompt": words} if words else None)
             return {"say": say(language, "queued_one")}
         case "favourite":
             library.favourite(clip, scope, bool(data.get("on")))

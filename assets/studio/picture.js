@@ -1,6 +1,7 @@
 // The first or last picture: chosen, dropped or pasted; the bright frame is exactly what the model will see.
 (() => {
   const { t, h, icon, button, say } = studio;
+  const HIGHEST = 196; // pixels of a picture in the form
   const frames = new Set(); // all slots on the page: they learn the clip's size together
 
   /** The clip's size in pixels, from Python: the frame takes its shape. */
@@ -61,6 +62,7 @@
       image.alt = name;
       if (!value.width) return; // known when the picture is there
       board.style.aspectRatio = `${value.width} / ${value.height}`;
+      board.style.maxWidth = `${Math.round((HIGHEST * value.width) / value.height)}px`; // tall pictures stay in the column
       const b = box(), percent = (n) => `${(n * 100).toFixed(3)}%`;
       Object.assign(frame.style, { left: percent(b.x), top: percent(b.y), width: percent(b.w), height: percent(b.h) });
       const sideways = b.w < 0.999, free = sideways || b.h < 0.999;

@@ -63,6 +63,23 @@
       const zoom = loudest > 0.02 ? Math.min(4, 0.94 / loudest) : 1; // a quiet sound is still seen; the badge tells its level
       const bars = Math.max(1, Math.floor(width / 3));
       const waveColour = css("--wave"), playedColour = css("--wave-played");
+      const levels = sound?.loudness || [];
+      if (levels.length > 1) { // short-term level, -60 dB at the bottom to 0 dB at the top
+        const at = (i) => [((i + 0.5) / levels.length) * width, height - Math.max(0, (levels[i] + 60) / 60) * (height - 4)];
+        g.beginPath();
+        g.moveTo(0, height);
+        g.lineTo(0, at(0)[1]);
+        for (let i = 0; i + 1 < levels.length; i++) { // through the middles, so that it bends softly
+          const [x, y] = at(i), [nextX, nextY] = at(i + 1);
+          g.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
+        }
+        g.lineTo(width, at(levels.length - 1)[1]);
+        g.lineTo(width, height);
+        g.globalAlpha = 0.16;
+        g.fillStyle = waveColour;
+        g.fill();
+        g.globalAlpha = 1;
+      }
       for (let i = 0; i < bars; i++) {
         const from = Math.floor((i * peaks.length) / bars), to = Math.max(from + 1, Math.floor(((i + 1) * peaks.length) / bars));
         let low = 0, high = 0;
@@ -70,17 +87,6 @@
         const top = mid - high * zoom * (mid - 3), bottom = mid - low * zoom * (mid - 3), x = i * 3;
         g.fillStyle = x < head ? playedColour : waveColour;
         g.fillRect(x, Math.min(top, mid - 0.75), 2, Math.max(1.5, bottom - top));
-      }
-      const levels = sound?.loudness || [];
-      if (levels.length > 1) { // short-term level, -60 dB at the bottom to 0 dB at the top
-        g.strokeStyle = css("--faint");
-        g.lineWidth = 1;
-        g.beginPath();
-        levels.forEach((level, i) => {
-          const x = ((i + 0.5) / levels.length) * width, y = height - 2 - Math.max(0, (level + 60) / 60) * (height - 4);
-          if (i) g.lineTo(x, y); else g.moveTo(x, y);
-        });
-        g.stroke();
       }
       g.fillStyle = css("--bad");
       for (const [from, to] of sound?.clipping || []) g.fillRect((from / total) * width, 0, Math.max(2, ((to - from) / total) * width), 3);

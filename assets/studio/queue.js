@@ -44,7 +44,7 @@
         h("h3", {}, t("queue")), h("small", {}, waiting ? t("waiting_count", { n: waiting }) : ""),
         more > 0 ? h("small", {}, t("more_waiting", { n: more })) : "",
         h("span.spring"));
-      if (state.running && studio.showRunning) head.append(button("eye", t("watch"), () => studio.showRunning(), {}));
+      if (state.running && studio.isWatching && !studio.isWatching()) head.append(button("eye", t("watch"), () => studio.showRunning(), {}));
       if (state.may_hold) head.append(state.held
         ? button("play", t("queue_go_on"), () => act("hold", { on: false }), {})
         : button("pause", t("queue_pause"), () => act("hold", { on: true }), {}));
@@ -61,7 +61,7 @@
 
     studio.watch((state) => {
       const rows = [...(state.running ? [state.running] : []), ...state.waiting, ...state.failed];
-      const key = JSON.stringify([rows.map((one) => ({ ...one, envelope: 0, preview_step: 0 })), state.counts, state.held]);
+      const key = JSON.stringify([rows.map((one) => ({ ...one, envelope: 0, preview_step: 0 })), state.counts, state.held, studio.isWatching?.()]);
       if (key !== drawnJobs && !root.querySelector(".dragged")) {
         drawnJobs = key;
         const focused = document.activeElement?.closest?.("li.job")?.dataset.id, label = document.activeElement?.getAttribute?.("aria-label");

@@ -3,6 +3,11 @@
   const { t, h, icon, button, duration, act, fill, say } = studio;
   const EXPORTS = ["mp4", "webm", "gif", "wav", "png"];
 
+  // A click elsewhere closes an open menu.
+  document.addEventListener("pointerdown", (event) => {
+    for (const box of document.querySelectorAll("details.more[open]")) if (!box.contains(event.target)) box.open = false;
+  });
+
   /** A row of things to do with a clip; `player` gives the trim. */
   function actions(clip, player) {
     const cut = button("trim", t("trim"), () => {
@@ -14,6 +19,11 @@
       const list = h("div.menu", { role: "menu" }, items.map(([text, run, hint]) =>
         h("button", { type: "button", role: "menuitem", onclick: () => { box.removeAttribute("open"); run(); } }, h("span", {}, text), hint ? h("small", {}, hint) : null)));
       const box = h("details.more", {}, h("summary.tool", { role: "button" }, icon(name), h("span", {}, label)), list);
+      box.addEventListener("toggle", () => {
+        if (!box.open) return;
+        const place = box.getBoundingClientRect(), room = innerHeight - place.bottom;
+        box.classList.toggle("upwards", room < list.offsetHeight + 12 && place.top > room);
+      });
       box.addEventListener("keydown", (event) => { if (event.key === "Escape" && box.open) { box.open = false; box.firstChild.focus(); event.stopPropagation(); } });
       return box;
     };
@@ -32,7 +42,10 @@
         [t("sound_again"), () => act("again", { clip: clip.id, keep: "picture" }), t("sound_again_help")],
         [t("picture_again"), () => act("again", { clip: clip.id, keep: "sound" }), t("picture_again_help")],
       ]),
-      button("extend", t("extend"), () => act("extend", { clip: clip.id })),
+      menu("extend", t("extend"), [
+        [t("extend_same"), () => act("extend", { clip: clip.id })],
+        [t("extend_form"), () => act("extend", { clip: clip.id, prompt: document.querySelector("#prompt textarea")?.value ?? "" }), t("extend_form_help")],
+      ]),
       menu("use", t("use"), [
         [t("use_settings"), () => fill({ from: "clip", clip: clip.id })],
         [t("use_seed"), () => fill({ from: "seed", clip: clip.id })],
@@ -93,7 +106,8 @@
     function empty() {
       if (view === "empty") return;
       clear("empty");
-      place.append(h("div.blank", {}, icon("clip"), h("h2", {}, t("welcome")), h("p", {}, t("welcome_text"))));
+      const note = studio.state.note;
+      place.append(h("div.blank", {}, icon("clip"), h("h2", {}, t("welcome")), h("p", {}, t("welcome_text")), note ? h("p.note", {}, note) : null));
       under.append(h("h3", {}, t("examples")), examples(props.examples || []));
     }
 
@@ -167,6 +181,7 @@
     /** Shows a clip until a newer result comes. */
     studio.showClip = (one) => { chosen = one; clip(one); studio.showTab("create"); if (root.getBoundingClientRect().top < 0) root.scrollIntoView({ block: "start" }); };
     studio.showRunning = () => { chosen = null; result = null; decide(studio.state); };
+    studio.isWatching = () => root.dataset.view === "job";
 
     function decide(state) {
       const newest = state.clips[0];
