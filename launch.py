@@ -8,6 +8,7 @@ Standard library only. This file must stay readable to very old Pythons (no anno
 its first duty is to tell their users, in one line, which Python is needed. The work is done in bootstrap/.
 """
 
+import os
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  (told to old Pythons)
@@ -27,9 +28,17 @@ COMMANDS = {
     "doctor": ("engine.doctor", None, "here", "say what this machine can do and what is wrong (--json)"),
     "test": ("pytest", "test studio", "root", "run all tests; takes pytest's own arguments"),
     "setup": (None, None, "root", "check the environment and repair or rebuild it"),
+    "update": ("bootstrap.update", None, "here", "change to another version (an archive), or back to the one before"),
+    "shortcuts": ("bootstrap.shortcuts", None, "here", "make entries in the start menu and on the desktop"),
+    "uninstall": ("bootstrap.uninstall", None, "here", "say what goes and what stays, and take the installation away"),
+    "package": ("bootstrap.package", None, "here", "make a release archive of this tree"),
 }
 
 if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    if not os.path.isdir(os.path.join(here, "bootstrap")):
+        # An update was killed between two renames: the version before lies here, and puts itself back.
+        sys.path.insert(0, os.path.join(here, ".update", "old"))
     from bootstrap.front import main
 
-    sys.exit(main(COMMANDS, sys.argv[1:]))
+    sys.exit(main(COMMANDS, sys.argv[1:], here))

@@ -1,20 +1,29 @@
 """Which build of torch fits the graphics cards of this machine.
 
 The table follows PyTorch's own support matrix for the 2.12 to 2.14 releases: builds for CUDA 12.6 (Maxwell to
-Hopper) and CUDA 13.0 (Turing to Blackwell) exist, one for CUDA 12.8 no longer does.
+Hopper) and CUDA 13.0 (Turing to Blackwell) exist, one for CUDA 12.8 no longer does. For AMD cards there is one for
+ROCm 7.2, on Linux only; it brings its own ROCm and needs no more than the kernel's driver.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 CPU = "cpu"
 DEFAULT = "default"  # whatever the configured package index gives for the plain pin
+ROCM = "rocm7.2"
+# What that build has kernels for: Instinct MI100 to MI350, Radeon RX 6800 and newer, Ryzen AI.
+ROCM_TARGETS = frozenset(
+    "gfx908 gfx90a gfx942 gfx950 gfx1030 gfx1100 gfx1101 gfx1102 gfx1150 gfx1151 gfx1200 gfx1201".split()
+)
+KFD = Path("/sys/class/kfd/kfd/topology/nodes")  # where Linux lists what its AMD driver can compute on
 QUERY = ("--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader")
 
 
@@ -50,7 +59,7 @@ BUILDS = (
     Build("cu130", min_driver=580, lowest=(7, 5), highest=(12, 9)),
     Build("cu126", min_driver=525, lowest=(5, 0), highest=(9, 0)),
 )
-TAGS = (CPU, DEFAULT, *(build.tag for build in BUILDS))
+TAGS = (CPU, DEFAULT, ROCM, *(build.tag for build in BUILDS))
 
 
 @dataclass(frozen=True)
@@ -83,17 +92,18 @@ def _mebibytes(text: str) -> int:
     return int(number) if number.isdigit() else 0  # some cards with shared memory answer "[N/A]"
 
 
-def choose(gpus: list[Gpu], system: str) -> Choice:
+def choose(gpus: list[Gpu], system: str, amd: Sequence[str] = ()) -> Choice:
     """The build of torch for these cards.
 
     Args:
         gpus: from `parse_smi`; may be empty.
         system: `platform.system()`: "Linux", "Windows" or "Darwin".
+        amd: targets of AMD cards as their compiler names them, such as "gfx1100"; from `amd_targets`.
     """
     if system == "Darwin":
         return Choice(DEFAULT, "macOS: PyTorch's one build for it")
     if not gpus:
-        return Choice(CPU, "no NVIDIA card found")
+        return _choose_amd(amd)
     best = max(gpus, key=lambda gpu: (gpu.capability, gpu.memory_mb))
     able = [build for build in BUILDS if best.driver >= build.min_driver]
     for wanted in (gpus, [best]):  # a build that serves every card if there is one, else one for the best card
@@ -106,6 +116,16 @@ def choose(gpus: list[Gpu], system: str) -> Choice:
         advice = f"update the NVIDIA driver to {needed} or newer, then run: python launch.py setup"
         return Choice(CPU, f"driver {best.driver} is too old for {best.name}", advice)
     return Choice(CPU, f"no build of torch supports {best.name} (compute capability {_dotted(best)})")
+
+
+def _choose_amd(targets: Sequence[str]) -> Choice:
+    if not targets:
+        return Choice(CPU, "no card for computing found")
+    able = [target for target in targets if target in ROCM_TARGETS]
+    if able:
+        return Choice(ROCM, f"AMD {', '.join(able)}")
+    advice = f"the ROCm build runs on: {', '.join(sorted(ROCM_TARGETS))}"
+    return Choice(CPU, f"no build of torch supports AMD {', '.join(targets)}", advice)
 
 
 def _describe(gpu: Gpu, count: int) -> str:
@@ -124,7 +144,21 @@ def detect() -> Choice:
         if forced not in TAGS:
             raise ValueError(f"MOVA_BACKEND is {forced!r}; it can be one of: {', '.join(TAGS)}")
         return Choice(forced, "set by MOVA_BACKEND")
-    return choose(parse_smi(_ask_driver()), platform.system())
+    return choose(parse_smi(_ask_driver()), platform.system(), amd_targets(KFD))
+
+
+def amd_targets(nodes: Path) -> list[str]:
+    """Targets of the AMD cards that Linux knows, such as "gfx90a"; processors have none and are left out."""
+    targets = []
+    for path in sorted(nodes.glob("*/properties")) if nodes.is_dir() else []:
+        try:
+            match = re.search(r"^gfx_target_version (\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
+        except (OSError, UnicodeDecodeError):
+            continue
+        if match and int(match[1]):
+            number = int(match[1])
+            targets.append(f"gfx{number // 10000}{number // 100 % 100:x}{number % 100:x}")
+    return targets
 
 
 def _ask_driver() -> str:

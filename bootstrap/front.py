@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bootstrap import store
+from bootstrap import store, update
 from bootstrap.installer import SetupError, clean_environment
 from bootstrap.setup import ensure
 from bootstrap.store import Layout
@@ -20,7 +21,7 @@ Command = tuple[str | None, str | None, str, str]
 STUDIO: Command = ("app.studio", "studio", "here", "the studio")
 
 
-def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path = ROOT) -> int:
+def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path | str = ROOT) -> int:
     """Run one command line and return its exit code.
 
     Args:
@@ -32,6 +33,7 @@ def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path = ROOT
         the command's own exit code; 1 if set-up failed, 2 for a command that does not exist, 130 after Ctrl-C.
         Where the system can replace a process by another (not on Windows), it does not return after hand-over.
     """
+    root = Path(root)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a name that this terminal cannot show must not stop set-up
@@ -49,6 +51,10 @@ def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path = ROOT
 
     module, wanted, place, _ = command
     layout = Layout(root)
+    if (root / update.FOLDER / "journal").is_file() and name != "update":
+        return _mend(layout, commands, argv)
+    if module and module.startswith("bootstrap."):  # needs no environment, and may change the one there is
+        return int(importlib.import_module(module).main(rest, root))
     present = module is None or _exists(module, root)
     if not present and name != "studio":
         return _complain(f"{name!r} is not part of this version.", 2)
@@ -69,6 +75,14 @@ def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path = ROOT
     if module is None:
         return 0
     return hand_over(layout, module, rest, root if place == "root" else None)
+
+
+def _mend(layout: Layout, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
+    """An update was killed: the version before is put back, and started in a process of its own."""
+    with store.exclusive(layout, lambda: None):
+        if update.recover(layout.root):
+            sys.stderr.write("An update was interrupted; the version before it is back.\n")
+    return subprocess.call([sys.executable, str(layout.root / "launch.py"), *argv])
 
 
 def usage(commands: Mapping[str, Command]) -> str:

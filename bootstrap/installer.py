@@ -14,11 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+OWN_UV = Path(__file__).resolve().parent.parent / ".uv" / ("uv.exe" if os.name == "nt" else "uv")
 SECONDS_BETWEEN_LINES = 10.0  # how often progress is told where the output is a file and not a terminal
 
 
 class SetupError(Exception):
     """Set-up cannot go on; the message is for the user and says what to do."""
+
+
+def in_words(seconds: float) -> str:
+    """A length of time for people."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
 class Progress:
@@ -60,8 +67,7 @@ class Progress:
 
     def elapsed(self) -> str:
         """Time since the beginning, for people."""
-        seconds = round(time.monotonic() - self.started)
-        return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
+        return in_words(time.monotonic() - self.started)
 
     def _clear(self) -> None:
         if self.live:
@@ -74,6 +80,8 @@ def clean_environment(source: Mapping[str, str] = os.environ) -> dict[str, str]:
     clean = {name: value for name, value in source.items() if name not in foreign}
     clean.update(PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1", PYTHONNOUSERSITE="1")
     clean.update(PYTHONIOENCODING="utf-8", UV_PYTHON_DOWNLOADS="never")
+    if OWN_UV.is_file():
+        clean.setdefault("UV_CACHE_DIR", str(OWN_UV.parent / "cache"))  # all that is ours in one folder
     return clean
 
 
@@ -150,6 +158,19 @@ def _describe(line: str, seen: int, total: int) -> str:
     return ""
 
 
+_SIZE = re.compile(r"Downloading \S.*?\((\d+(?:\.\d+)?)\s?([kKMG])i?B\)")
+_UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+def downloaded(log: Path) -> float:
+    """Bytes that pip and uv say they fetched (uv names the larger files only)."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    return sum(float(number) * _UNITS[unit] for number, unit in _SIZE.findall(text))
+
+
 def tail(log: Path, lines: int = 12) -> str:
     """The last lines of a log, for an error message."""
     try:
@@ -179,5 +200,7 @@ def _answers(command: Sequence[str]) -> bool:
 
 
 def uv_path() -> str | None:
-    """uv, if this machine has it and `MOVA_NO_UV` does not forbid it."""
-    return None if os.environ.get("MOVA_NO_UV") else shutil.which("uv")
+    """uv: the one that the installer brought, else this machine's; None where `MOVA_NO_UV` forbids it."""
+    if os.environ.get("MOVA_NO_UV"):
+        return None
+    return str(OWN_UV) if OWN_UV.is_file() else shutil.which("uv")

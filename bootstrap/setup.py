@@ -15,18 +15,31 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from bootstrap import backend, store
-from bootstrap.installer import Progress, SetupError, clean_environment, pip_command, run_logged, tail, uv_path
+from bootstrap.installer import (
+    Progress,
+    SetupError,
+    clean_environment,
+    downloaded,
+    in_words,
+    pip_command,
+    run_logged,
+    tail,
+    uv_path,
+)
 from bootstrap.store import Layout, Stamp
 
 TORCH_INDEX = "https://download.pytorch.org/whl"
 PROBE_SECONDS = 3.0
-DISK_GB = {backend.CPU: 2.5, backend.DEFAULT: 2.5}  # needed free; CUDA builds need CUDA_DISK_GB
+DISK_GB = {backend.CPU: 2.5, backend.DEFAULT: 2.5, backend.ROCM: 20.0}  # needed free; CUDA builds need CUDA_DISK_GB
 CUDA_DISK_GB = 9.0
+WINDOWS_PATH = 260  # characters of a path, the closing zero counted
+LONGEST_INSIDE = 191  # of a path below the folder: a licence of torch; measured over all wheels for Windows
 
 
 def is_current(layout: Layout, groups: tuple[str, ...]) -> bool:
@@ -115,10 +128,33 @@ def _add(layout: Layout, stamp: Stamp, groups: tuple[str, ...]) -> bool:
 
 
 def _build(layout: Layout, groups: tuple[str, ...]) -> None:
+    started = time.monotonic()
+    _say(f"Setting up MOVA Studio in {layout.env} (this can be interrupted and repeated at any time)")
+    side = build_beside(layout, groups)
+    try:
+        kept = store.swap_in(layout, side)
+    except OSError as error:
+        store.remove(side)
+        raise SetupError(f"{layout.env} is in use: close the studio and start again ({error})") from error
+    except BaseException:
+        store.remove(side)
+        raise
+    if kept:
+        _say(f"      an environment that was not ours was kept as {kept.name}")
+    fetched = downloaded(layout.log)
+    size = f"; {fetched / 1e6:.0f} MB were downloaded" if fetched else ""
+    _say(f"Ready after {in_words(time.monotonic() - started)}{size}.")
+
+
+def build_beside(layout: Layout, groups: tuple[str, ...]) -> Path:
+    """A checked and stamped environment in a folder of its own, ready to be swapped in.
+
+    Raises:
+        SetupError: with a message for the user. Then, and after any other exception, nothing is left of it.
+    """
     base_lines = locked_lines(layout, "base")
     torch = next((line for line in base_lines if re.match(r"torch\s*==", line)), None)
     progress = Progress(6 if torch else 5)
-    _say(f"Setting up MOVA Studio in {layout.env} (this can be interrupted and repeated at any time)")
 
     progress.step("Looking at the machine")
     try:
@@ -129,6 +165,7 @@ def _build(layout: Layout, groups: tuple[str, ...]) -> None:
     progress.line(f"      torch build: {choice.tag} ({choice.reason})")
     if choice.advice:
         progress.line(f"      advice: {choice.advice}")
+    check_path_length(layout.root)
     _check_disk(layout, choice.tag if torch else None)
 
     side = layout.new_side()
@@ -149,16 +186,39 @@ def _build(layout: Layout, groups: tuple[str, ...]) -> None:
         progress.step("Putting it in place")
         store.point_scripts_at(side, layout.env)
         store.write_stamp(side, Stamp(choice.tag, digests, store.base_python(side)))
-        try:
-            kept = store.swap_in(layout, side)
-        except OSError as error:
-            raise SetupError(f"{layout.env} is in use: close the studio and start again ({error})") from error
-        if kept:
-            progress.line(f"      an environment that was not ours was kept as {kept.name}")
     except BaseException:
         store.remove(side)
         raise
-    progress.line(f"Ready after {progress.elapsed()}.")
+    return side
+
+
+def check_path_length(root: Path, system: str = os.name) -> None:
+    """Windows refuses paths of 260 characters unless it was told otherwise; packages hold long ones.
+
+    Raises:
+        SetupError: they would not fit below this folder.
+    """
+    if system != "nt" or _long_paths_allowed():
+        return
+    room = WINDOWS_PATH - 1 - len(str(root))
+    if room < LONGEST_INSIDE:
+        raise SetupError(
+            f"The path of this folder is too long for Windows: {root} has {len(str(root))} characters, and at most "
+            f"{WINDOWS_PATH - 1 - LONGEST_INSIDE} leave room for the packages. Move the folder to a shorter place, "
+            r"such as C:\MOVA, and start again"
+        )
+
+
+def _long_paths_allowed() -> bool:
+    if sys.platform != "win32":
+        return False
+    import winreg
+
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem") as key:
+            return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])
+    except OSError:
+        return False
 
 
 def locked_lines(layout: Layout, group: str) -> list[str]:

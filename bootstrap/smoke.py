@@ -21,6 +21,7 @@ MODULES = (
     "transformers",
     "safetensors.torch",
     "accelerate",
+    "peft",
     "einops",
     "numpy",
     "ftfy",
@@ -29,6 +30,7 @@ MODULES = (
     "pydub",
     "platformdirs",
     "filelock",
+    "httpx2",
     "psutil",
     "pydantic",
     "rich.progress",
@@ -64,9 +66,9 @@ def check_matmul(backend: str) -> str:
     import torch
 
     device, dtype = torch.device("cpu"), torch.float32
-    if backend.startswith("cu"):
-        if not torch.cuda.is_available():
-            raise RuntimeError("torch sees no CUDA card; update the driver, or set MOVA_BACKEND=cpu and start again")
+    if backend.startswith(("cu", "rocm")):
+        if not torch.cuda.is_available():  # also the name for AMD's cards
+            raise RuntimeError("torch sees no graphics card; update its driver, or set MOVA_BACKEND=cpu")
         device, dtype = torch.device("cuda"), torch.bfloat16
     elif torch.backends.mps.is_available():
         device = torch.device("mps")

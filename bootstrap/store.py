@@ -52,9 +52,15 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Layout:
-    """All places that set-up uses, derived from the project's folder."""
+    """All places that set-up uses, derived from the project's folder.
+
+    Attributes:
+        root: the project's folder.
+        source: where lock files and checks are read; another folder than `root` while an update is prepared.
+    """
 
     root: Path
+    source: Path | None = None
 
     @property
     def env(self) -> Path:
@@ -70,10 +76,10 @@ class Layout:
 
     @property
     def smoke(self) -> Path:
-        return self.root / "bootstrap" / "smoke.py"
+        return (self.source or self.root) / "bootstrap" / "smoke.py"
 
     def lock_file(self, group: str) -> Path:
-        return self.root / "requirements" / f"{group}.txt"
+        return (self.source or self.root) / "requirements" / f"{group}.txt"
 
     def lock_hash(self, group: str) -> str:
         """sha256 of a group's lock file, whatever line ends git gave it on this machine."""

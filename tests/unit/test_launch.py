@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from bootstrap import backend, front, installer, setup, store
+from bootstrap import front, installer, setup, store
 
 ROOT = Path(launch.__file__).resolve().parent
 SOURCES = [ROOT / "launch.py", *sorted((ROOT / "bootstrap").glob("*.py"))]
@@ -82,76 +82,7 @@ def test_command_that_is_not_built_yet(tmp_path: Path, capsys: pytest.CaptureFix
     assert "not part of this version" in capsys.readouterr().err
 
 
-# --- which build of torch ----------------------------------------------------------------------------------------
-
-CARDS = {
-    "GTX 1060": ("NVIDIA GeForce GTX 1060 6GB, 581.57, 6.1, 6144 MiB", "cu126"),
-    "GTX 1080 Ti": ("NVIDIA GeForce GTX 1080 Ti, 535.183.01, 6.1, 11264 MiB", "cu126"),
-    "V100": ("Tesla V100-SXM2-16GB, 580.95.05, 7.0, 16384 MiB", "cu126"),
-    "RTX 2080, new driver": ("NVIDIA GeForce RTX 2080, 580.95.05, 7.5, 8192 MiB", "cu130"),
-    "RTX 2080, older driver": ("NVIDIA GeForce RTX 2080, 550.144.03, 7.5, 8192 MiB", "cu126"),
-    "RTX 3060 Laptop": ("NVIDIA GeForce RTX 3060 Laptop GPU, 591.44, 8.6, 6144 MiB", "cu130"),
-    "RTX 4090, 525": ("NVIDIA GeForce RTX 4090, 525.60.11, 8.9, 24564 MiB", "cu126"),
-    "RTX 4090, 579": ("NVIDIA GeForce RTX 4090, 579.99, 8.9, 24564 MiB", "cu126"),
-    "RTX 4090, 580": ("NVIDIA GeForce RTX 4090, 580.00, 8.9, 24564 MiB", "cu130"),
-    "RTX 5090": ("NVIDIA GeForce RTX 5090, 581.29, 12.0, 32607 MiB", "cu130"),
-    "RTX 5090, old driver": ("NVIDIA GeForce RTX 5090, 572.16, 12.0, 32607 MiB", "cpu"),
-    "H100": ("NVIDIA H100 80GB HBM3, 580.105.08, 9.0, 81559 MiB", "cu130"),
-    "GB10, shared memory": ("NVIDIA GB10, 580.95.05, 12.1, [N/A]", "cu130"),
-    "two alike": ("NVIDIA GeForce RTX 3090, 580.95, 8.6, 24576 MiB\n" * 2, "cu130"),
-    "old and new card": (
-        "NVIDIA GeForce GTX 1080, 580.95, 6.1, 8192 MiB\nNVIDIA GeForce RTX 4090, 580.95, 8.9, 24564 MiB",
-        "cu126",  # the only build that runs on both
-    ),
-    "very old and newest card": (
-        "NVIDIA GeForce GTX 1060, 580.95, 6.1, 6144 MiB\nNVIDIA GeForce RTX 5090, 580.95, 12.0, 32607 MiB",
-        "cu130",  # no build runs on both: the better card decides
-    ),
-    "old driver": ("NVIDIA GeForce RTX 2060, 470.256.02, 7.5, 6144 MiB", "cpu"),
-    "Kepler": ("NVIDIA GeForce GTX 780, 470.256.02, 3.5, 3072 MiB", "cpu"),
-    "comma in the name": ("NVIDIA RTX A2000, Special, 580.95, 8.6, 6138 MiB", "cu130"),
-    "none": ("", "cpu"),
-    "garbage": (
-        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n\x00,,,\n1,2,3,4\n",
-        "cpu",
-    ),
-}
-
-
-@pytest.mark.parametrize(("smi", "tag"), CARDS.values(), ids=CARDS.keys())
-@pytest.mark.parametrize("system", ["Linux", "Windows"])
-def test_backend_by_card_and_driver(smi: str, tag: str, system: str) -> None:
-    assert backend.choose(backend.parse_smi(smi), system).tag == tag
-
-
-def test_old_driver_is_told_what_to_do() -> None:
-    choice = backend.choose(backend.parse_smi(CARDS["RTX 5090, old driver"][0]), "Windows")
-    assert "572" in choice.reason
-    assert "580 or newer" in choice.advice
-
-
-def test_macos_takes_its_only_build() -> None:
-    assert backend.choose([], "Darwin").tag == backend.DEFAULT
-
-
-@posix_only
-@pytest.mark.parametrize(("body", "tag"), [("echo 'RTX 4090, 580.00, 8.9, 24564 MiB'", "cu130"), ("exit 9", "cpu")])
-def test_detection_asks_the_driver(body: str, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("MOVA_BACKEND", raising=False)
-    monkeypatch.setattr(backend.platform, "system", lambda: "Linux")
-    assert backend.detect().tag == tag
-
-
-def test_forced_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOVA_BACKEND", "cu126")
-    assert backend.detect().tag == "cu126"
-    monkeypatch.setenv("MOVA_BACKEND", "cu999")
-    with pytest.raises(ValueError, match=r"cu999.*cu130"):
-        backend.detect()
+# --- the package index: which build to ask for -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -169,7 +100,7 @@ def test_the_build_is_named_so_that_no_other_can_come(tag: str, system: str, ask
     assert setup.torch_pin("torch==2.13.0", tag, system) == asked
 
 
-# --- the package index -------------------------------------------------------------------------------------------
+# --- whether it answers -------------------------------------------------------------------------------------------
 
 
 def test_closed_index_is_told_at_once() -> None:
