@@ -1,0 +1,175 @@
+"""A language model in a GGUF file through llama.cpp. Imported only by the child process.
+
+The C functions are called directly: the Python layer above them would compile the chat template that lies in the
+file, which is a stranger's program. Tokens of control are made only from our own strings.
+"""
+
+from __future__ import annotations
+
+import codecs
+import ctypes
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import llama_cpp as lib
+import numpy as np
+
+MAX_CONTEXT = 4096
+NARROW_CONTEXT = 512
+_KV_FLOAT32 = 0  # ggml's number for it
+_WARNING, _ERROR = 3, 4  # of llama.cpp's log
+_problems: list[str] = []
+
+
+@lib.llama_log_callback
+def _log(level: int, text: bytes, _: object) -> None:
+    """Keeps llama.cpp's warnings and errors, the last of which explains a failure; drops the rest."""
+    if level in (_WARNING, _ERROR) and text.strip():
+        _problems.append(text.decode("utf-8", errors="replace").strip())
+        del _problems[:-20]
+
+
+def _reason(otherwise: str) -> str:
+    """What llama.cpp said of its failure: its first error, without the names of its functions."""
+    said = [line.rpartition(": ")[2] if "error" not in line else line.partition(": ")[2] for line in _problems]
+    telling = [line for line in said if line and "failed to load model" not in line]
+    return (telling or said or [otherwise])[-1][:200]
+
+
+class LoadError(Exception):
+    """The file is no model that llama.cpp can run."""
+
+
+def check_header(path: Path) -> None:
+    """Refuses what cannot be a GGUF file before any of it is interpreted.
+
+    Raises:
+        LoadError: not a GGUF file, one of another version, or one whose counts cannot be true.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or head[:4] != b"GGUF":
+        raise LoadError(f"{path.name} is not a GGUF file")
+    version, tensors, entries = struct.unpack("<IQQ", head[4:])
+    if version not in (2, 3):
+        raise LoadError(f"{path.name} is GGUF version {version}; 2 and 3 can be read")
+    if not 0 < tensors <= 100_000 or not 0 < entries <= 100_000 or 16 * (tensors + entries) > size:
+        raise LoadError(f"{path.name} is damaged: it claims {tensors} tensors and {entries} entries")
+
+
+class Llama:
+    """One loaded model with its context."""
+
+    def __init__(self, path: Path, threads: int, exact: bool = False) -> None:
+        """Loads a file.
+
+        Args:
+            exact: keep the attention cache in float32, as small models can.
+
+        Raises:
+            LoadError: with llama.cpp's own last words.
+        """
+        check_header(path)
+        lib.llama_log_set(_log, ctypes.c_void_p(0))
+        lib.llama_backend_init()
+        options = lib.llama_model_default_params()
+        options.check_tensors = True
+        self.model = lib.llama_model_load_from_file(os.fsencode(path), options)
+        if not self.model:
+            raise LoadError(f"{path.name} cannot be loaded: {_reason('no reason given')}")
+        self.vocab = lib.llama_model_get_vocab(self.model)
+        known = lib.llama_model_n_ctx_train(self.model)
+        self.context = min(NARROW_CONTEXT if exact else MAX_CONTEXT, known if known > 0 else MAX_CONTEXT)
+        settings = lib.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = self.context
+        settings.n_threads = settings.n_threads_batch = threads
+        if exact:
+            settings.type_k = settings.type_v = _KV_FLOAT32
+            settings.flash_attn_type = 0
+        self.state = lib.llama_init_from_model(self.model, settings)
+        if not self.state:
+            raise LoadError(f"{path.name} does not run: {_reason('not enough memory')}")
+
+    def meta(self, key: str) -> str:
+        """A text entry of the file; empty if it has none."""
+        buffer = ctypes.create_string_buffer(512)
+        length = lib.llama_model_meta_val_str(self.model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", errors="replace") if length >= 0 else ""
+
+    def tokens(self, text: str, control: bool = False) -> list[int]:
+        """Token ids of a text; only with `control` do names of control tokens in it become such tokens."""
+        raw = text.encode("utf-8", errors="ignore")
+        room = (ctypes.c_int32 * (len(raw) + 8))()
+        count = lib.llama_tokenize(self.vocab, raw, len(raw), room, len(room), False, control)
+        if count < 0:
+            raise LoadError(f"the tokenizer needs {-count} tokens for {len(raw)} bytes")
+        return list(room[:count])
+
+    def has_control(self, name: str) -> bool:
+        """Whether this is one control token of the file."""
+        ids = self.tokens(name, control=True)
+        return len(ids) == 1 and lib.llama_vocab_is_control(self.vocab, ids[0])
+
+    def start(self) -> list[int]:
+        """The token that opens every text of this model, if it has one."""
+        wanted = lib.llama_vocab_get_add_bos(self.vocab)
+        return [lib.llama_vocab_bos(self.vocab)] if wanted else []
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits [vocabulary] after these tokens, from an empty context."""
+        lib.llama_memory_clear(lib.llama_get_memory(self.state), True)
+        self._decode(tokens)
+        count = lib.llama_vocab_n_tokens(self.vocab)
+        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.state, -1), shape=(count,)).copy()
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        code = lib.llama_decode(self.state, lib.llama_batch_get_one(array, len(tokens)))
+        if code:
+            raise LoadError(f"llama.cpp stopped with code {code}; the context may be full")
+
+    def write(
+        self, prompt: Sequence[int], grammar: str, most: int, temperature: float, seed: int
+    ) -> Iterator[tuple[str, int]]:
+        """Writes until the grammar is complete or `most` tokens are used; yields (text, token number).
+
+        Pieces are whole characters; a token that ends inside one yields an empty text.
+        """
+        sampler = self._sampler(grammar, temperature, seed)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        buffer = ctypes.create_string_buffer(512)
+        lib.llama_memory_clear(lib.llama_get_memory(self.state), True)
+        try:
+            self._decode(prompt)
+            for number in range(1, min(most, self.context - len(prompt)) + 1):
+                token = lib.llama_sampler_sample(sampler, self.state, -1)
+                if lib.llama_vocab_is_eog(self.vocab, token):
+                    return
+                length = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+                yield decoder.decode(buffer.raw[: max(length, 0)]), number
+                self._decode([token])
+        finally:
+            lib.llama_sampler_free(sampler)
+
+    def _sampler(self, grammar: str, temperature: float, seed: int) -> object:
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        if grammar:
+            rule = lib.llama_sampler_init_grammar(self.vocab, grammar.encode(), b"root")
+            if not rule:
+                lib.llama_sampler_free(chain)
+                raise LoadError("the grammar of the answer cannot be used with this file's tokens")
+            lib.llama_sampler_chain_add(chain, rule)
+        if temperature <= 0:
+            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
+            return chain
+        for one in (
+            lib.llama_sampler_init_top_k(40),
+            lib.llama_sampler_init_top_p(0.95, 1),
+            lib.llama_sampler_init_temp(temperature),
+            lib.llama_sampler_init_dist(seed & 0xFFFFFFFF),
+        ):
+            lib.llama_sampler_chain_add(chain, one)
+        return chain
