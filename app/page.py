@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import HTTPException, Request, UploadFile
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 from app.drafts import Drafts
 from app.examples import example, examples
 from app.guard import Visitor, visitor_of
 from app.sessions import Sessions
+from app.suggest import Suggestions
 from app.tabs import channel, create, library, log, settings
 from app.tabs.fields import preset_names, size_choices
 from app.tabs.form import Form
+from app.tabs.loras import add_lora
 from app.tabs.parts import part
 from app.theme import ASSETS, icons
 from app.words import PRODUCT, labels
-from engine.errors import MediaError
+from engine.errors import LoraError, MediaError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -94,7 +96,7 @@ def _wire_opening(core: Core, drafts: Drafts, page: gr.Blocks, at: Opening) -> N
 
 
 def add_routes(app: FastAPI, core: Core) -> None:
-    """What only the page asks for: files brought in, the icon, pictures of the example cards."""
+    """What only the page asks for: files brought in, suggestions, the icon, pictures of the example cards."""
 
     @app.get("/studio/icon.svg", include_in_schema=False)
     def icon() -> FileResponse:
@@ -108,6 +110,19 @@ def add_routes(app: FastAPI, core: Core) -> None:
     async def upload(request: Request, file: UploadFile) -> dict[str, Any]:
         visitor = visitor_of(request)
         return await _with_file(core, file, visitor, _take_picture)
+
+    suggestions = Suggestions(core)
+
+    @app.post("/studio/suggest", include_in_schema=False)
+    async def suggest(request: Request, asked: dict[str, Any]) -> StreamingResponse:
+        lines = suggestions.lines(asked, visitor_of(request))
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+
+    @app.post("/studio/upload/lora", include_in_schema=False)
+    async def bring_lora(request: Request, file: UploadFile) -> dict[str, Any]:
+        visitor = visitor_of(request)
+        visitor.require_owner()
+        return await _with_file(core, file, visitor, add_lora)
 
     @app.post("/studio/settings", include_in_schema=False)
     async def restore(request: Request, file: UploadFile) -> dict[str, Any]:
@@ -146,5 +161,5 @@ async def _with_file(core: Core, file: UploadFile, visitor: Visitor, use: Any) -
         try:
             found: dict[str, Any] = await to_thread.run_sync(use, core, path, name, visitor)
             return found
-        except MediaError as error:  # names our copy; the user knows it by another name
-            raise MediaError(str(error).replace(path.name, name)) from None
+        except (MediaError, LoraError) as error:  # names our copy; the user knows it by another name
+            raise type(error)(str(error).replace(path.name, name)) from None

@@ -13,8 +13,11 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "studio"
-STYLES = ("tokens.css", "gradio.css", "studio.css", "stage.css")
-SCRIPTS = ("base.js", "picture.js", "form.js", "player.js", "stage.js", "queue.js", "library.js", "panels.js")
+STYLES = ("tokens.css", "gradio.css", "studio.css", "stage.css", "words.css")
+SCRIPTS = (
+    *("base.js", "picture.js", "form.js", "enhance.js", "loras.js"),
+    *("player.js", "stage.js", "queue.js", "library.js", "panels.js"),
+)
 
 # Gradio variable -> value. Names that have a "_dark" twin get the same value there.
 _VALUES: dict[str, str] = {

@@ -24,6 +24,7 @@ def clip_view(clip: Clip) -> dict[str, Any]:
     return {
         "id": clip.id,
         "prompt": clip.spec.idea or clip.spec.prompt,
+        "written": clip.spec.prompt if clip.spec.idea else "",
         "url": f"{media}/video",
         "thumb": f"{media}/thumb",
         "width": clip.facts.width,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,8 @@ import gradio as gr
 from app.core import Core
 from app.guard import Visitor
 from app.sessions import Sessions
+from app.suggest import models
+from app.tabs.loras import LoraList
 from app.tabs.parts import Answer, answered
 from app.view import clips_view, job_view, studio_view
 from app.words import say
@@ -42,7 +45,15 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
         visitor.require_owner()
         return {"text": doctor_report()}
 
-    functions = [answered(run, run.__name__) for run in (look, act, clips, log, doctor)]
+    def writers(data: Any, visitor: Visitor, language: str) -> Answer:
+        return models(visitor.guest)
+
+    listed = LoraList(core)
+
+    def loras(data: Any, visitor: Visitor, language: str) -> Answer:
+        return listed.view(visitor)
+
+    functions = [answered(run, run.__name__) for run in (look, act, clips, log, doctor, writers, loras)]
     return gr.HTML(
         html_template="<div></div>",
         js_on_load="studio.connect(element, server, trigger); /* sends 'fill', 'price' */",
@@ -110,7 +121,7 @@ def perform(core: Core, visitor: Visitor, language: str, data: dict[str, Any]) -
             return {"say": say(language, "back")}
         case "open_folder":
             visitor.require_owner()
-            open_folder(core)
+            open_folder(core.loras().folder if data.get("which") == "loras" else core.paths.results)
             return {}
     raise RequestError(f"the studio does not know {data.get('do')!r}; reload the page")
 
@@ -120,8 +131,8 @@ def _count(value: Any, default: int) -> int:
     return value if good else default
 
 
-def open_folder(core: Core) -> None:
-    """Shows the results in the system's file manager.
+def open_folder(folder: Path) -> None:
+    """Shows a folder in the system's file manager.
 
     Raises:
         RequestError: this system has none that we know to start; the message names the folder.
@@ -129,9 +140,9 @@ def open_folder(core: Core) -> None:
     command = {"win32": "explorer", "darwin": "open"}.get(sys.platform, "xdg-open")
     try:
         # Not waited for: explorer says 1 when all is well, and xdg-open may live as long as its window.
-        subprocess.Popen([command, str(core.paths.results)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen([command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
-        raise RequestError(f"no file manager could be started; the clips are in {core.paths.results}") from None
+        raise RequestError(f"no file manager could be started; the folder is {folder}") from None
 
 
 def doctor_report() -> str:

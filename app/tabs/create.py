@@ -14,8 +14,10 @@ from app.examples import Example, example
 from app.guard import Visitor, visitor_of
 from app.presets import built_in
 from app.spec import JobSpec
+from app.tabs.enhance import enhance_part
 from app.tabs.fields import Places, numbers_part, pictures_part, preset_names, preset_values, words_part
 from app.tabs.form import Form
+from app.tabs.loras import loras_part
 from app.tabs.parts import Answer, part
 from app.words import language_of, say
 from engine.errors import MovaError, RequestError
@@ -36,9 +38,9 @@ def build(
             editing = part("editing")
             pictures = pictures_part()
             prompt = words_part(core, words)
-            # The enhancer's controls go here: app/tabs/enhance.py, a function that returns a FormPart.
+            enhancer, enhance_place = enhance_part()
             numbers, places = numbers_part(core, words)
-            # The LoRA picker goes here, inside the column: app/tabs/loras.py, a function that returns a FormPart.
+            loras = loras_part()
             with gr.Column(elem_id="press", min_width=0):
                 cost = part("cost")
                 press = gr.Button(words("generate"), variant="primary", size="lg", elem_id="generate")
@@ -46,10 +48,10 @@ def build(
             part("stage", examples=[card.view() for card in examples])
             part("strip")
     answer = part("answer", visible="hidden")
-    form = Form((pictures, prompt, numbers))
+    form = Form((pictures, prompt, enhancer, numbers, loras))
     _wire_changes(core, drafts, form, channel, cost, places, opened)
     _wire_presets(core, form, places, answer)
-    _wire_filling(core, form, channel, editing, answer)
+    _wire_filling(core, form, channel, editing, answer, enhance_place)
     press.click(_submitting(core, drafts, form, places), [*form.components, editing], [answer, editing], **QUIET)
     return form
 
@@ -166,10 +168,12 @@ def _wire_presets(core: Core, form: Form, places: Places, answer: gr.HTML) -> No
     places.seed_last.click(last_seed, None, [places.seed, answer], **QUIET)
 
 
-def _wire_filling(core: Core, form: Form, channel: gr.HTML, editing: gr.HTML, answer: gr.HTML) -> None:
+def _wire_filling(
+    core: Core, form: Form, channel: gr.HTML, editing: gr.HTML, answer: gr.HTML, enhancer: gr.HTML
+) -> None:
     """Fills the form from a clip, a waiting job, an example or a dropped file."""
 
-    def fill(request: gr.Request, event: gr.EventData) -> list[Any]:
+    def fill(request: gr.Request, event: gr.EventData, now: Any) -> list[Any]:
         visitor, language = visitor_of(request), language_of(request)
         data = event._data if isinstance(event._data, dict) else {}
         untouched = [gr.skip() for _ in form.components]
@@ -181,11 +185,14 @@ def _wire_filling(core: Core, form: Form, channel: gr.HTML, editing: gr.HTML, an
         if data.get("from") in ("seed", "last_frame", "upload"):  # one thing only: the rest of the form stays
             fresh = form.from_spec(JobSpec(prompt=""))
             values = [None if new == old else new for new, old in zip(values, fresh, strict=True)]
+        elif data.get("from") == "example":  # an idea like any other: the enhancer goes on as it was set
+            kept = {name: now[name] for name in ("mode", "model") if name in now} if isinstance(now, dict) else {}
+            values[form.components.index(enhancer)] = kept
         filled = [gr.skip() if value is None else value for value in values]
         job = data.get("job") if data.get("from") == "job" and data.get("edit") else None
         return [*filled, job, {"say": say(language, "filled"), "n": _number()}]
 
-    channel.fill(fill, None, [*form.components, editing, answer], **QUIET)
+    channel.fill(fill, enhancer, [*form.components, editing, answer], **QUIET)
 
 
 def wanted(core: Core, data: dict[str, Any], visitor: Visitor) -> JobSpec:

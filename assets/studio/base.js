@@ -134,6 +134,7 @@ window.studio = (() => {
     server = theirServer;
     trigger = theirTrigger;
     poll();
+    for (const run of waiting.splice(0)) run();
   }
 
   /** Fills the form from a clip, job, example or dropped file; Python decides what that means. */
@@ -144,6 +145,10 @@ window.studio = (() => {
 
   function showTab(name) { document.querySelector(`#tabs button[role="tab"][data-tab-id="${name}"]`)?.click(); }
 
+  const waiting = [];
+  /** Calls `run()` as soon as Python can be asked. */
+  function whenConnected(run) { if (server) run(); else waiting.push(run); }
+
   const mounts = {};
   /** Parts register a function by name; a component of that name hands over its element when it is on the page. */
   function part(name, build) { mounts[name] = build; }
@@ -151,6 +156,6 @@ window.studio = (() => {
 
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   return {
-    t, h, icon, button, duration, clock, kept, keep, say, watch, ask, act, poll, connect, fill, price, showTab, part, mount, state,
+    t, h, icon, button, duration, clock, kept, keep, say, watch, ask, act, poll, connect, whenConnected, fill, price, showTab, part, mount, state,
   };
 })();

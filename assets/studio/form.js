@@ -106,8 +106,9 @@
     studio.takeFile(event.dataTransfer.files[0]);
   });
 
-  /** Restores the settings of a clip's file, or takes a picture as the first frame. */
+  /** Restores the settings of a clip's file, takes a picture as the first frame, a LoRA into the library. */
   studio.takeFile = async (file) => {
+    if (/\.safetensors$/i.test(file.name)) { studio.bringLora(file); return; }
     if (file.type.startsWith("image/")) {
       const got = await studio.upload(file);
       if (got) fill({ from: "upload", upload: got.id });

@@ -129,6 +129,7 @@
       });
     }
     watch("value", () => { value = given(); draw(); });
+    if (!last) studio.firstPicture = () => value?.id ?? null;
     frames.add({ shape(width, height) { clip = [width, height]; if (value) draw(); } });
     draw();
   });

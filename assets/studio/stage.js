@@ -128,7 +128,7 @@
       shownClip = one.id;
       player.show(one, start);
       const facts = `${one.width} × ${one.height}, ${one.seconds.toFixed(2)} s, ${one.fps} ${t("fps")}, ${t("seed")} ${one.seed}`;
-      under.replaceChildren(actions(one, player), h("div.about", {}, h("p", {}, one.prompt), h("small", {}, facts)));
+      under.replaceChildren(actions(one, player), h("div.about", {}, h("p", {}, one.prompt), h("small", {}, facts), one.written ? h("details.gotten", {}, h("summary", {}, t("written_as")), h("p", {}, one.written)) : null));
     }
 
     // ---- a running job

@@ -1,0 +1,134 @@
+"""Suggestions of the prompt enhancer for the page: written in a thread, sent word by word, stopped when nobody listens.
+
+One line of JSON each: {"so_far": text} while the model writes, then {"done": {...}} or {"error": text}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from app.core import Core
+from app.guard import Visitor
+from engine.errors import LoraError, MovaError, RequestError
+from engine.lora import Choice, triggers
+from prompt_enhancer import EnhancedPrompt, EnhanceRequest, EnhancerError, enhance, missing
+from prompt_enhancer.catalogue import BUNDLED_NAME, RECOMMENDED, installed
+from prompt_enhancer.request import RULES
+
+log = logging.getLogger(__name__)
+
+MAX_SEED = 2**31
+
+
+def models(guest: bool) -> dict[str, Any]:
+    """What can write: installed models and rules; for the owner also those that could be had, with their sizes."""
+    there = installed()
+    known = {one.name: one for one in RECOMMENDED}
+    offered = [{"name": name, "title": known[name].name if name in known else name, "there": True} for name in there]
+    if not guest:
+        offered += [
+            {"name": one.name, "title": one.name, "there": False, "size": one.size, "licence": one.licence}
+            for one in RECOMMENDED
+            if one.name not in there
+        ]
+    return {"models": offered, "bundled": BUNDLED_NAME, "rules": RULES, "missing": "" if guest else missing()}
+
+
+def request_of(core: Core, asked: Mapping[str, Any], visitor: Visitor) -> EnhanceRequest:
+    """What the page asks for, checked against what this visitor may use.
+
+    Args:
+        asked: "idea"; may have "image" (an upload's id), "loras" (as in settings of a clip), "model", "seed".
+
+    Raises:
+        RequestError: the model is not one that can be chosen here. NotFound: the picture is not the visitor's.
+    """
+    model = asked.get("model") or None
+    if model is not None and model != RULES and model not in installed():
+        raise RequestError(f"there is no writer {str(model)[:60]!r} here; choose {BUNDLED_NAME} or {RULES}")
+    image = None
+    if asked.get("image"):
+        image = core.uploads.path(core.uploads.get(str(asked["image"]), visitor.scope))
+    seed = asked.get("seed")
+    return EnhanceRequest(
+        idea=str(asked.get("idea") or ""),
+        image=image,
+        trigger_words=trigger_words(core, asked.get("loras")),
+        model=model,
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < MAX_SEED else 0,
+    )
+
+
+def trigger_words(core: Core, loras: Any) -> tuple[str, ...]:
+    """Of the chosen LoRAs that are on and there; those that are not are told when the job is submitted."""
+    choices = []
+    for entry in loras if isinstance(loras, list) else []:
+        try:
+            choices.append(Choice.from_dict(entry))
+        except (LoraError, AttributeError) as error:
+            log.info("no trigger words of a LoRA: %s", error)
+    return triggers(choices, core.loras()) if choices else ()
+
+
+class Suggestions:
+    """One suggestion at a time for each visitor; asking anew stops the one before."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._lock = threading.Lock()
+        self._running: dict[str, threading.Event] = {}
+
+    async def lines(self, asked: Mapping[str, Any], visitor: Visitor) -> AsyncIterator[bytes]:
+        """The lines of one suggestion; whoever stops reading stops the writing."""
+        stop = threading.Event()
+        with self._lock:
+            before, self._running[visitor.owner] = self._running.get(visitor.owner), stop
+        if before is not None:
+            before.set()
+        loop, waiting = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
+
+        def tell(line: dict[str, Any]) -> None:
+            loop.call_soon_threadsafe(waiting.put_nowait, line)
+
+        work = threading.Thread(target=self._write, args=(asked, visitor, stop, tell), daemon=True)
+        work.start()
+        try:
+            while True:
+                line = await waiting.get()
+                yield (json.dumps(line, ensure_ascii=False) + "\n").encode()
+                if "so_far" not in line:
+                    return
+        finally:
+            stop.set()
+            with self._lock:
+                if self._running.get(visitor.owner) is stop:
+                    del self._running[visitor.owner]
+
+    def _write(self, asked: Mapping[str, Any], visitor: Visitor, stop: threading.Event, tell: Any) -> None:
+        try:
+            request = request_of(self._core, asked, visitor)
+            found = enhance(request, on_text=lambda text: tell({"so_far": text}), cancelled=stop.is_set)
+            tell({"done": view(found)})
+        except (EnhancerError, MovaError) as error:
+            tell({"error": str(error)})
+        except Exception:
+            log.exception("a suggestion failed")
+            tell({"error": "something went wrong inside the studio; the log tells what"})
+
+
+def view(found: EnhancedPrompt) -> dict[str, Any]:
+    """What the page shows of a suggestion."""
+    return {
+        "text": found.text,
+        "speech": list(found.speech),
+        "refused": list(found.refused),
+        "written_by": found.written_by,
+        "why_rules": found.why_rules,
+        "seconds": round(found.seconds, 2),
+        "tokens": found.tokens,
+    }
