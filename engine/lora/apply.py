@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +28,8 @@ from engine.lora.values import load
 from engine.models import DualTower
 
 log = logging.getLogger(__name__)
+
+GROWN = "grown"  # name of the factors that are being trained
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,28 @@ class _Edit:
     name: str
     original: Tensor
     parts: dict[str, tuple[str, Tensor]]  # LoRA -> (part, difference)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Fresh factors on a model, to be trained. Attributes: pairs, (part, module) -> (down, up)."""
+
+    rank: int
+    alpha: float
+    pairs: dict[tuple[str, str], tuple[nn.Parameter, nn.Parameter]]
+    layers: tuple[LoraLinear, ...]
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within the block the model is as without them."""
+        scale = self.alpha / self.rank
+        for layer in self.layers:
+            layer.scaling[GROWN] = 0.0
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.scaling[GROWN] = scale
 
 
 class LoraStack:
@@ -198,6 +223,43 @@ class LoraStack:
         return self.applied
 
     @torch.no_grad()
+    def grow(self, rank: int, alpha: float, wanted: Callable[[str, str], bool], seed: int) -> Grown:
+        """Puts fresh factors on linear layers, to be trained: `down` small and random, `up` zero. float32.
+
+        Args:
+            wanted: says of (part, module) whether it gets factors.
+            seed: of the random numbers; the same ones on every device.
+
+        Raises:
+            LoraError: there are LoRAs on the model, or no layer is wanted.
+        """
+        if self._applied or self._merged:
+            raise LoraError("take the LoRAs off first; a new one grows on the bare model")
+        pairs: dict[tuple[str, str], tuple[nn.Parameter, nn.Parameter]] = {}
+        layers = []
+        generator = torch.Generator().manual_seed(seed)
+        for (part, module), place in self._places.items():
+            if isinstance(place.layer, nn.Conv1d | nn.Conv3d) or not wanted(part, module):
+                continue
+            outputs, inputs = self.shapes[part][f"{module}.weight"]
+            spread = 1.0 / math.sqrt(inputs)
+            down = (torch.rand(rank, inputs, generator=generator) * 2 - 1) * spread
+            pair = Pair(part, module, "", "", rank, alpha)
+            self._wrap(GROWN, place, pair, down, torch.zeros(outputs, rank), torch.float32)
+            layer = getattr(place.parent, place.attribute)
+            layer.scaling[GROWN] = pair.scale
+            layer.set_adapter([GROWN])
+            layers.append(layer)
+            pairs[part, module] = layer.lora_A[GROWN].weight, layer.lora_B[GROWN].weight
+        if not pairs:
+            raise LoraError("no layer of this model is wanted; nothing could be trained")
+        return Grown(rank, alpha, pairs, tuple(layers))
+
+    def cut(self) -> None:
+        """Takes off what `grow` put on."""
+        self._remove(GROWN)
+
+    @torch.no_grad()
     def merge(self) -> None:
         """Folds the factors into the weights, at their strengths: as fast as without, for twice the memory on the CPU.
 
@@ -267,7 +329,9 @@ class LoraStack:
                 shapes[part][f"{name}.weight"] = (sizes[0], sizes[1])
         return shapes
 
-    def _wrap(self, name: str, place: _Place, pair: Pair, down: Tensor, up: Tensor) -> None:
+    def _wrap(
+        self, name: str, place: _Place, pair: Pair, down: Tensor, up: Tensor, precise: torch.dtype | None = None
+    ) -> None:
         """Adds a pair to a layer, which becomes a PEFT layer with the first one."""
         layer = getattr(place.parent, place.attribute)
         config = LoraConfig(r=pair.rank, lora_alpha=pair.rank, init_lora_weights=False, inference_mode=True)
@@ -277,6 +341,7 @@ class LoraStack:
             else:
                 layer = LoraLinear(layer, name, config, r=pair.rank, lora_alpha=pair.rank)
         dtype, device = _numbers_of(place.layer)
+        dtype = precise or dtype
         for factors, values in ((layer.lora_A, down), (layer.lora_B, up)):
             moved = values.to(self.device or device, dtype).contiguous()
             if not bool(torch.isfinite(moved).all()):

@@ -137,8 +137,11 @@ class Library:
         there = ", ".join(e.path.stem for e in entries[:8]) or "none"
         raise LoraError(f"no LoRA {wanted[:120]!r} in {self.folder}; there: {there}")
 
-    def add(self, source: str | Path) -> Entry:
+    def add(self, source: str | Path, preview: Path | None = None) -> Entry:
         """Copies a file into the library after checking all of it; one that is there already is not copied.
+
+        Args:
+            preview: a picture or clip (png, jpg, webp, mp4, webm) that is copied beside it.
 
         Raises:
             LoraError: it cannot be used. OutputError: it cannot be copied.
@@ -162,7 +165,17 @@ class Library:
             shutil.copyfile(file.header.path, part)
             if file_hash(part) != digest:
                 raise LoraError(f"{source.name} changed while it was copied; add it again")
+        if preview is not None:
+            self._copy_preview(preview, target)
         return self.find(digest)
+
+    @staticmethod
+    def _copy_preview(preview: Path, target: Path) -> None:
+        ending = preview.suffix.lower()
+        if ending not in PREVIEWS:
+            raise LoraError(f"preview {preview.name} is not a png, jpg, webp, mp4 or webm file")
+        with atomic_file(target.with_name(target.stem + ending)) as part:
+            shutil.copyfile(preview, part)
 
     def edit(self, sha256: str, **changes: Any) -> Entry:
         """Writes the user's words: title, base_model, triggers, author, licence, description, notes, tower.

@@ -1,4 +1,6 @@
-"""``python launch.py train``: the demo model from nothing, stage by stage.
+"""``python launch.py train``: a LoRA of one's own clips, or the demo model from nothing, stage by stage.
+
+    python launch.py train lora --data CLIPS --name NAME --trigger WORD
 
     python launch.py train demo --all                    everything, from where it was left
     python launch.py train demo --stage towers --until 2000
@@ -22,6 +24,7 @@ OUT = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
 def build_parser() -> argparse.ArgumentParser:
     from engine.training.demo import STAGES
+    from engine.training.lora.cli import add_parser as add_lora
     from engine.training.recipe import RECIPES
 
     parser = argparse.ArgumentParser(prog="launch.py train", description="Train a model.")
@@ -37,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--device", choices=("auto", "cpu"), default="auto")
     demo.add_argument("--threads", type=int, help="CPU threads, and processes that render")
     demo.add_argument("--compile", action="store_true", help="compile what is trained; needs a C++ compiler")
+    add_lora(commands)
     return parser
 
 
@@ -44,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        _train_demo(options)
+        {"demo": _train_demo, "lora": _train_lora}[options.command](options)
     except (MovaError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
@@ -68,6 +72,12 @@ def _train_demo(options: argparse.Namespace) -> None:
     for stage in STAGES if options.all else (options.stage,):
         logging.getLogger(__name__).info("stage %s", stage)
         run.run(stage, options.out, options.until)
+
+
+def _train_lora(options: argparse.Namespace) -> None:
+    from engine.training.lora.cli import run
+
+    run(options)
 
 
 if __name__ == "__main__":

@@ -33,15 +33,23 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Digests:
+    """Which weights: of both VAEs, of the text's tokenizer and encoder, of towers and bridge."""
+
+    eyes_and_ears: str
+    reader: str
+    towers: str
+
+
+@dataclass(frozen=True)
 class Encoders:
-    """What turns clips into what the towers see; the digests say which weights they are."""
+    """What turns clips into what the towers see."""
 
     video_vae: AutoencoderKLWan
     audio_vae: AudioVAE
     text_encoder: UMT5EncoderModel
     tokenizer: PreTrainedTokenizerFast
-    eyes_and_ears: str
-    reader: str
+    digests: Digests
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Cache:
         """Tensors under a key; a damaged file counts as none."""
         try:
             with safe_open(self._path(key), "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                return {name: file.get_tensor(name) for name in file.keys()}
         except (FileNotFoundError, SafetensorError, OSError):
             return None
 
@@ -92,7 +100,7 @@ def key_of(*parts: object) -> str:
 
 
 def model_digest(folder: Path, components: Sequence[str]) -> str:
-    """Tells models apart in milliseconds: configs whole, of weights the size, the beginning (the header) and the end."""
+    """Tells models apart in milliseconds: configs whole; of weights the size, the beginning and the end."""
     digest = hashlib.sha256()
     for component in components:
         for path in sorted((folder / component).iterdir()):
@@ -126,7 +134,7 @@ def encode_clips(
     """
     mine = pieces[share[0] :: share[1]]
     for done, piece in enumerate(mine, 1):
-        key = clip_key(piece, form, encoders.eyes_and_ears)
+        key = clip_key(piece, form, encoders.digests.eyes_and_ears)
         if cache.get(key) is None:
             frames, samples, rate = load(piece, form)
             pictures = frames_tensor(frames)
@@ -144,7 +152,7 @@ def encode_clips(
 
 def encode_caption(text: str, encoders: Encoders, cache: Cache) -> None:
     """Puts the embedding of a text into the cache, without its padding."""
-    key = text_key(text, encoders.reader)
+    key = text_key(text, encoders.digests.reader)
     if cache.get(key) is None:
         found = encode_text(encoders.tokenizer, encoders.text_encoder, [text])
         length = int((found.token_ids[0] != encoders.tokenizer.pad_token_id).sum())
@@ -153,7 +161,7 @@ def encode_caption(text: str, encoders: Encoders, cache: Cache) -> None:
 
 def encode_blank(form: Format, encoders: Encoders, cache: Cache) -> None:
     """Puts the condition of a clip without a first picture into the cache."""
-    key = blank_key(form, encoders.eyes_and_ears)
+    key = blank_key(form, encoders.digests.eyes_and_ears)
     if cache.get(key) is None:
         blank = condition_latents(encoders.video_vae, None, None, form.frames, form.height, form.width)
         cache.put(key, {"condition": blank[0]})

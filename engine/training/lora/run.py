@@ -1,0 +1,361 @@
+"""A whole LoRA training: scan, encode, train, write, into the library. Every part goes on from where it was left.
+
+A run has a folder: `run.json` (what it was started with), `checkpoint.pt`, `log.jsonl`, `samples/`, and at the end
+NAME.safetensors and `card.md`. Started again with the same settings it goes on; with others it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from engine.device import choose_device, choose_precision
+from engine.errors import RequestError
+from engine.folders import cache_folder, data_folder
+from engine.lora.apply import Grown
+from engine.lora.convert import Factors, write
+from engine.lora.keys import PART_FOLDERS
+from engine.lora.library import Entry, Library, safe_name
+from engine.media import atomic_file, write_clip
+from engine.models import rope
+from engine.pipeline import MovaPipeline
+from engine.profile import ModelProfile
+from engine.request import ClipRequest
+from engine.training.log import read_lines
+from engine.training.loop import Figures, keep_memory, train
+from engine.training.lora import cache as store
+from engine.training.lora.card import card_text, metadata_of
+from engine.training.lora.clips import ClipSet, Format, scan
+from engine.training.lora.settings import LoraSettings
+from engine.training.lora.task import Levels, LoraObjective, LoraTask
+
+log = logging.getLogger(__name__)
+
+RUN = "run.json"
+SEEDS_APART = 100_003
+
+
+@dataclass(frozen=True)
+class LoraOrder:
+    """One training.
+
+    Attributes:
+        model: a folder in the released layout.
+        work: the run's folder; None is one named after the LoRA among the user's data.
+        size, frames: of the clips; None takes the model's own.
+        old_prompts: what must not be forgotten: one clip is made of each before training.
+        sample_prompts: what is looked at while it trains; empty takes two of the captions.
+        device: "auto", "cpu", ...
+    """
+
+    data: Path
+    model: Path
+    name: str
+    settings: LoraSettings = field(default_factory=LoraSettings)
+    work: Path | None = None
+    size: tuple[int, int] | None = None
+    frames: int | None = None
+    old_prompts: tuple[str, ...] = ()
+    sample_prompts: tuple[str, ...] = ()
+    device: str = "auto"
+
+    @property
+    def folder(self) -> Path:
+        return self.work or data_folder() / "training" / safe_name(self.name)
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """Attributes: path of the written file; entry in the library, where it was put there."""
+
+    path: Path
+    clips: ClipSet
+    entry: Entry | None = None
+
+
+def train_lora(
+    order: LoraOrder,
+    library: Library | None = None,
+    until: int | None = None,
+    progress: store.Progress | None = None,
+    accelerator: Accelerator | None = None,
+) -> LoraResult | None:
+    """Trains, or goes on with, what `order` says.
+
+    Args:
+        library: where the finished LoRA goes; None leaves it in the run's folder.
+        until: stop at this step, with a checkpoint.
+        progress: called with (stage, done, all) before training; steps are in the log.
+
+    Returns:
+        None where it stopped before the end, and in all processes but the first.
+
+    Raises:
+        RequestError: no usable clip, or the run's folder belongs to other settings.
+        KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
+    """
+    keep_memory()
+    device = choose_device(order.device)
+    settings = order.settings
+    accelerator = accelerator or make_accelerator(device, settings.precision)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if settings.batch % world:
+        raise RequestError(f"a batch of {settings.batch} cannot be shared by {world} processes; use {world} or more")
+    pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), accelerator.device)
+    form = _format(order, pipe)
+    clips = scan(order.data, form, settings.trigger)
+    for name, why in clips.left_out:
+        log.warning("left out: %s: %s", name, why)
+    for note in clips.notes:
+        log.info("%s", note)
+    folder, encoders = order.folder, _encoders(order.model, pipe)
+    if accelerator.is_main_process:
+        _claim(folder, order, clips, form, encoders.digests.towers)
+    cache = store.Cache(cache_folder() / "lora-clips")
+    store.encode_clips(clips.pieces, form, encoders, cache, (rank, world), progress)
+    old = order.old_prompts if settings.keep > 0 else ()
+    _make_old(old, form, encoders, pipe, cache, settings.seed, (rank, world), progress)
+    store.encode_blank(form, encoders, cache)
+    store.encode_caption("", encoders, cache)
+    accelerator.wait_for_everyone()
+
+    task, grown = _task(order, pipe, form, clips, encoders, cache, accelerator)
+    width = int(pipe.high_noise.config.video["dim"])
+    how, objective = settings.optimization(width), task.objective
+    average = train(task, how, folder, settings.rhythm(), accelerator, until, groups=lambda _: objective.groups())
+    if (until is not None and until < settings.steps) or not accelerator.is_main_process:
+        return None
+    return _finish(order, clips, encoders.digests.towers, grown, objective, average, library)
+
+
+def make_accelerator(device: torch.device, precision: str) -> Accelerator:
+    """accelerate's frame: one process, or as many as `accelerate launch` or `torchrun` started."""
+    half = precision == "bfloat16" or (precision == "auto" and choose_precision("auto", device) == torch.bfloat16)
+    # a step trains one expert, so that the other's factors get no gradient
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision="bf16" if half else "no", cpu=device.type == "cpu", kwargs_handlers=[unused])
+
+
+def _weights_dtype(settings: LoraSettings, device: torch.device) -> torch.dtype:
+    """The frozen weights: half of the memory on a card; on a processor float32, as they are used in sampling."""
+    return torch.float32 if device.type == "cpu" else choose_precision(settings.precision, device)
+
+
+def _format(order: LoraOrder, pipe: MovaPipeline) -> Format:
+    width, height = order.size or pipe.profile.sizes[0]
+    asked = ClipRequest("", width, height, order.frames or pipe.profile.frames, pipe.profile.fps).checked(pipe.rules)
+    return Format(asked.width, asked.height, asked.fps, asked.frames)
+
+
+def _encoders(model: Path, pipe: MovaPipeline) -> store.Encoders:
+    return store.Encoders(
+        pipe.video_vae,
+        pipe.audio_vae,
+        pipe.text_encoder,
+        pipe.tokenizer,
+        store.Digests(
+            eyes_and_ears=store.model_digest(model, ("video_vae", "audio_vae")),
+            reader=store.model_digest(model, ("text_encoder", "tokenizer")),
+            towers=store.model_digest(model, tuple(PART_FOLDERS.values())),
+        ),
+    )
+
+
+def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers: str) -> None:
+    """Writes down what the run was started with, or checks that it is the same."""
+    said: dict[str, Any] = {
+        "settings": order.settings.to_dict(),
+        "data": clips.digest,
+        "model": towers,
+        "format": asdict(form),
+        "old_prompts": list(order.old_prompts),
+    }
+    path = folder / RUN
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        flat, before = ({**v["settings"], **{k: v[k] for k in v if k != "settings"}} for v in (said, known))
+        changed = [k for k in flat if flat[k] != before.get(k)]
+        if changed:
+            others = ", ".join(changed)
+            raise RequestError(
+                f"{folder} holds a training with another {others}; use another name, or delete the folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(said, indent=2), encoding="utf-8")
+
+
+def _make_old(
+    prompts: tuple[str, ...],
+    form: Format,
+    encoders: store.Encoders,
+    pipe: MovaPipeline,
+    cache: store.Cache,
+    seed: int,
+    share: tuple[int, int],
+    progress: store.Progress | None,
+) -> None:
+    """One clip of each prompt, made by the model as it is: what it shall not forget."""
+    for i in range(share[0], len(prompts), share[1]):
+        key = _old_key(prompts[i], i, form, encoders, pipe.profile, seed)
+        if cache.get(key) is None:
+            made = pipe(
+                prompts[i], width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
+                num_inference_steps=pipe.profile.steps, guidance_scale=pipe.profile.guidance,
+                video_shift=pipe.profile.video_shift, audio_shift=pipe.profile.audio_shift,
+                seed=seed * SEEDS_APART + i, output_type="latent",
+            )  # fmt: skip
+            cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
+        store.encode_caption(prompts[i], encoders, cache)
+        if progress:
+            progress("keep", i // share[1] + 1, -(-len(prompts) // share[1]))
+    _forget_tables()
+
+
+def _old_key(prompt: str, index: int, form: Format, encoders: store.Encoders, profile: ModelProfile, seed: int) -> str:
+    how = [profile.steps, profile.guidance, profile.video_shift, profile.audio_shift]
+    return store.key_of("old", prompt, index, asdict(form), asdict(encoders.digests), how, seed)
+
+
+def _forget_tables() -> None:
+    """Position tables made while sampling are inference tensors, which training may not use."""
+    for table in (rope.video_table, rope.audio_table, rope.clock_table):
+        table.cache_clear()
+
+
+def _task(
+    order: LoraOrder,
+    pipe: MovaPipeline,
+    form: Format,
+    clips: ClipSet,
+    encoders: store.Encoders,
+    cache: store.Cache,
+    accelerator: Accelerator,
+) -> tuple[LoraTask, Grown]:
+    from engine.lora.job import stack_of
+
+    s, profile = order.settings, pipe.profile
+    wanted: Callable[[str, str], bool] = lambda part, module: part in s.parts and s.takes(module)  # noqa: E731
+    grown = stack_of(pipe).grow(s.rank, s.scale_alpha, wanted, s.seed)
+
+    def mean(value: torch.Tensor) -> torch.Tensor:
+        return accelerator.reduce(value, "mean")
+
+    latent_fps = pipe.latent_fps(form.fps)
+    objective = LoraObjective(pipe.high_noise, pipe.low_noise, grown, s, latent_fps, mean)
+    if accelerator.device.type != "cpu":
+        for expert in (pipe.high_noise, pipe.low_noise):
+            expert.gradient_checkpointing = True
+    levels = Levels(
+        pipe.boundary_ratio,
+        profile.video_shift or pipe.schedule.shift,
+        profile.audio_shift or pipe.schedule.shift,
+        latent_fps,
+    )
+    eyes, reader = encoders.digests.eyes_and_ears, encoders.digests.reader
+    new = store.examples(clips.pieces, form, eyes, reader, cache)
+    old = []
+    for i, prompt in enumerate(order.old_prompts if s.keep > 0 else ()):
+        made = store.take(cache, _old_key(prompt, i, form, encoders, profile, s.seed))
+        text = store.take(cache, store.text_key(prompt, reader))["text"]
+        old.append(store.Example(made["video"], made["audio"], None, text))
+    blank = store.take(cache, store.blank_key(form, eyes))["condition"]
+    empty = store.take(cache, store.text_key("", reader))["text"]
+    sampler = Sampler(pipe, form, sample_prompts(order, clips), order.folder / "samples", s.seed)
+    return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None), grown
+
+
+def sample_prompts(order: LoraOrder, clips: ClipSet) -> tuple[str, ...]:
+    """What is looked at while it trains."""
+    return order.sample_prompts or tuple(dict.fromkeys(p.caption for p in clips.pieces))[:2]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4."""
+
+    pipe: MovaPipeline
+    form: Format
+    prompts: tuple[str, ...]
+    folder: Path
+    seed: int
+
+    def __call__(self, step: int) -> Figures:
+        """Makes them with the factors as they stand; returns their file names."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        with torch.autocast(self.pipe.device.type, enabled=False):
+            for n, prompt in enumerate(self.prompts, 1):
+                path = self.folder / f"step-{step:06d}-{n}.mp4"
+                make_clip(self.pipe, prompt, self.form, self.seed * SEEDS_APART + n, path)
+                files.append(path.name)
+        _forget_tables()
+        return {"files": files}
+
+
+def make_clip(pipe: MovaPipeline, prompt: str, form: Format, seed: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """One clip with the model's own defaults, written as mp4; returns frames uint8 and samples."""
+    p = pipe.profile
+    made = pipe(
+        prompt, width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
+        num_inference_steps=p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
+        audio_shift=p.audio_shift, seed=seed,
+    )  # fmt: skip
+    frames, samples = np.rint(made.frames[0] * 255).astype(np.uint8), made.audio[0].astype(np.float32)
+    write_clip(path, frames, samples, form.fps, made.sample_rate, {"prompt": prompt, "seed": seed}, sidecar=False)
+    return frames, samples
+
+
+@torch.no_grad()
+def _finish(
+    order: LoraOrder,
+    clips: ClipSet,
+    base: str,
+    grown: Grown,
+    objective: LoraObjective,
+    average: dict[str, torch.Tensor],
+    library: Library | None,
+) -> LoraResult:
+    """Writes the averaged factors, the card and the preview; adds them to the library."""
+    named = {id(p): n for n, p in objective.named_parameters()}
+    factors = [
+        Factors(part, module, average[named[id(down)]], average[named[id(up)]], grown.alpha)
+        for (part, module), (down, up) in grown.pairs.items()
+    ]
+    path = order.folder / f"{safe_name(order.name)}.safetensors"
+    metadata = metadata_of(order.name, order.model.name, base, order.settings, clips)
+    write(path, factors, metadata)
+    shown = sorted((order.folder / "samples").glob("*.mp4"))
+    last = [p for p in shown if shown and p.name.split("-")[1] == shown[-1].name.split("-")[1]]
+    lines = read_lines(order.folder / "log.jsonl")
+    card = card_text(metadata, clips, [f"samples/{p.name}" for p in last], lines)
+    with atomic_file(order.folder / "card.md") as part:
+        part.write_text(card, encoding="utf-8")
+    if library is None:
+        return LoraResult(path, clips)
+    return LoraResult(path, clips, library.add(path, preview=last[0] if last else None))
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What a page shows of a run: "steps", "step", "curves" (records of the log), "samples" (paths, oldest first)."""
+    run = folder / RUN
+    lines = read_lines(folder / "log.jsonl") if (folder / "log.jsonl").is_file() else []
+    steps = json.loads(run.read_text(encoding="utf-8"))["settings"]["steps"] if run.is_file() else 0
+    curves = [line for line in lines if "loss" in line]
+    return {
+        "steps": steps,
+        "step": max((line["step"] for line in lines), default=0),
+        "curves": curves,
+        "samples": sorted((folder / "samples").glob("*.mp4")),
+        "file": next(folder.glob("*.safetensors"), None),
+    }

@@ -1,0 +1,288 @@
+"""What a step of LoRA training is: the factors as one module, batches as functions of the step, the losses.
+
+The losses are those of full training (engine/training/flow.py): the square error of both velocities. A part of each
+batch may be clips that the model made itself before it learned anything; their target is what the model says without
+the factors, so that the new thing is learned and the old ones are not forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.attention import use_products
+from engine.encode import TEXT_TOKENS
+from engine.lora.apply import Grown
+from engine.lora.keys import BRIDGE
+from engine.models import DualTower
+from engine.training.flow import HIGH, LOW
+from engine.training.loop import Average, Figures, generator_at
+from engine.training.lora.cache import Example
+from engine.training.lora.settings import LoraSettings
+from engine.training.text import padding_counts
+
+CHOICE, LEVELS, NOISE, PROBE = 11, 12, 13, 14  # purposes of random streams
+PROBES = (0.3, 0.6, 0.9)  # noise levels at which the figures of an evaluation are taken
+PROBED = 4  # clips of an evaluation
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The model's own noise levels: where the experts change, sigma shifts, latent frames a second."""
+
+    boundary: float
+    video_shift: float
+    audio_shift: float
+    latent_fps: float
+
+    @property
+    def high_share(self) -> float:
+        """Share of u, drawn evenly, whose sigma is the high-noise expert's."""
+        return 1.0 - self.boundary / (self.video_shift - (self.video_shift - 1.0) * self.boundary)
+
+
+class LoraObjective(nn.Module):
+    """The factors as the only parameters, around the frozen networks; forward is the loss.
+
+    Args:
+        grown: the factors, in place on both experts.
+        mean: averages a number over all processes.
+    """
+
+    def __init__(
+        self,
+        high: DualTower,
+        low: DualTower,
+        grown: Grown,
+        settings: LoraSettings,
+        latent_fps: float,
+        mean: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.latent_fps = latent_fps
+        self.grown = grown
+        self.mean = mean or (lambda value: value)
+        self.experts = {HIGH: high, LOW: low}  # a plain dict: their weights are no parameters of this module
+        for (part, module), (down, up) in grown.pairs.items():
+            name = f"{part}/{module}".replace(".", "/")
+            self.register_parameter(f"{name}/down", down)
+            self.register_parameter(f"{name}/up", up)
+
+    def forward(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        condition: Tensor,
+        text: Tensor,
+        video_sigma: Tensor,
+        audio_sigma: Tensor,
+        video_noise: Tensor,
+        audio_noise: Tensor,
+        video_weight: Tensor,
+        audio_weight: Tensor,
+        kept: Tensor,
+        expert: str,
+    ) -> tuple[Tensor, Figures]:
+        """Loss of one batch.
+
+        Args:
+            video (B, C, F, H, W), audio (B, C', N), condition (B, stride + C, F, H, W), text (B, S, text_dim): latents
+                and embeddings; noises like the latents; sigmas (B,).
+            video_weight, audio_weight: (B,), what each sample's error counts; they add up to 1 over all processes,
+                times their number.
+            kept: (B,) bool, samples whose target is the model without the factors.
+            expert: "high" or "low".
+        """
+        s, r = video_sigma.view(-1, 1, 1, 1, 1), audio_sigma.view(-1, 1, 1)
+        noisy = (1 - s) * video + s * video_noise, (1 - r) * audio + r * audio_noise
+        targets = [video_noise - video, audio_noise - audio]
+        inputs = (*noisy, condition, text, video_sigma, audio_sigma)
+        if bool(kept.any()):
+            with torch.no_grad(), self.grown.off():
+                before = self.velocities(expert, *(x[kept] for x in inputs))
+            for target, own in zip(targets, before, strict=True):
+                target[kept] = own.float()
+        made = self.velocities(expert, *inputs)
+        errors = [(v.float() - t).square().flatten(1).mean(1) for v, t in zip(made, targets, strict=True)]
+        new = (~kept).to(errors[0])
+        parts = {
+            "video": (errors[0] * video_weight * new).sum(), "audio": (errors[1] * audio_weight * new).sum(),
+            "kept_video": (errors[0] * video_weight * (1 - new)).sum(),
+            "kept_audio": (errors[1] * audio_weight * (1 - new)).sum(),
+        }  # fmt: skip
+        weight = self.settings.audio_weight
+        loss = parts["video"] + parts["kept_video"] + weight * (parts["audio"] + parts["kept_audio"])
+        with torch.no_grad():
+            figures: Figures = {name: self.mean(value.detach()) for name, value in parts.items()}
+            figures["loss"] = self.mean(loss.detach())
+        return loss, figures
+
+    def velocities(
+        self,
+        expert: str,
+        video: Tensor,
+        audio: Tensor,
+        condition: Tensor,
+        text: Tensor,
+        video_sigma: Tensor,
+        audio_sigma: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Both velocities of one expert. On a processor the text's padding is counted instead of computed."""
+        folded = video.device.type == "cpu"
+        counts = padding_counts(text.shape[1], TEXT_TOKENS).to(video.device)
+        with use_products(counts) if folded else nullcontext():
+            return self.experts[expert](
+                torch.cat((video, condition), 1),
+                audio,
+                1000.0 * video_sigma.double(),
+                1000.0 * audio_sigma.double(),
+                text,
+                self.latent_fps,
+            )
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups: the bridge learns faster than the towers."""
+        bridge = [p for n, p in self.named_parameters() if n.startswith(f"{BRIDGE}/")]
+        ours = {id(p) for p in bridge}
+        towers = [p for p in self.parameters() if id(p) not in ours]
+        groups = [{"params": towers, "scale": 1.0}, {"params": bridge, "scale": self.settings.bridge_scale}]
+        return [g for g in groups if g["params"]]
+
+
+class LoraTask:
+    """Batches and evaluations, for the loop.
+
+    Args:
+        new: the user's clips. old: clips that the model made itself, or none.
+        blank: (stride + C, F, H, W), the condition without a first picture.
+        empty: (S, text_dim), the embedding of the empty text.
+        sample: makes clips at a step, with the factors as they are; returns figures about them.
+    """
+
+    name = "lora"
+
+    def __init__(
+        self,
+        objective: LoraObjective,
+        levels: Levels,
+        new: Sequence[Example],
+        old: Sequence[Example],
+        blank: Tensor,
+        empty: Tensor,
+        sample: Callable[[int], Figures] | None = None,
+    ) -> None:
+        self.module: nn.Module = objective
+        self.objective = objective
+        self.settings = objective.settings
+        self.levels = levels
+        self.new, self.old = list(new), list(old)
+        self.blank, self.empty = blank, empty
+        self.sample = sample
+        self.folded = next(objective.parameters()).device.type == "cpu"
+
+    def before_step(self, step: int, average: Average) -> None:
+        """Nothing changes in the course of a run."""
+
+    def expert_at(self, step: int) -> str:
+        """Which expert a step trains: as often as it is asked in sampling."""
+        draw = torch.rand((), generator=generator_at(self.settings.seed, step, CHOICE))
+        return HIGH if float(draw) < self.levels.high_share else LOW
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """The samples of one process: every `world`-th of a batch that depends on seed and step alone."""
+        s = self.settings
+        expert = self.expert_at(step)
+        g = generator_at(s.seed, step, LEVELS)
+        count, kept_count = s.batch, round(s.batch * s.keep) if self.old else 0
+        chosen = [self.new[i] for i in torch.randint(len(self.new), (count - kept_count,), generator=g).tolist()]
+        if kept_count:
+            chosen += [self.old[i] for i in torch.randint(len(self.old), (kept_count,), generator=g).tolist()]
+        mute, blind = torch.rand(2, count, generator=g).tolist()
+        drawn = s.levels(self.levels.video_shift, self.levels.audio_shift)
+        sigmas = drawn.draw(count, g, expert, self.levels.boundary)
+        kept = torch.arange(count) >= count - kept_count
+        texts = [self.empty if m < s.text_drop else e.text for e, m in zip(chosen, mute, strict=True)]
+        hide = [b < s.picture_drop for b in blind]
+        noise = generator_at(s.seed, step, NOISE)
+        whole = self.inputs(chosen, texts, hide, sigmas, noise)
+        loud = torch.tensor([float(e.sound) for e in chosen])
+        whole |= {
+            "video_weight": torch.full((count,), world / count),
+            "audio_weight": loud * world / loud.sum().clamp_min(1.0),
+            "kept": kept,
+        }
+        return {name: value[rank::world] for name, value in whole.items()} | {"expert": expert}
+
+    def inputs(
+        self,
+        chosen: Sequence[Example],
+        texts: Sequence[Tensor],
+        hidden: Sequence[bool],
+        sigmas: tuple[Tensor, Tensor],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Stacked tensors of some examples, float32, with fresh noise."""
+        video, audio = (torch.stack([getattr(e, side).float() for e in chosen]) for side in ("video", "audio"))
+        conditions = [
+            self.blank if h or e.condition is None else e.condition for e, h in zip(chosen, hide, strict=True)
+        ]
+        return {
+            "video": video,
+            "audio": audio,
+            "condition": torch.stack(conditions),
+            "text": self.padded(texts, video, audio),
+            "video_sigma": sigmas[0],
+            "audio_sigma": sigmas[1],
+            "video_noise": torch.randn(video.shape, generator=generator),
+            "audio_noise": torch.randn(audio.shape, generator=generator),
+        }
+
+    def padded(self, texts: Sequence[Tensor], video: Tensor, audio: Tensor) -> Tensor:
+        """(B, S, text_dim), zero past each text's end; at least one position of padding, where that is folded.
+
+        A folded text is told by its length, which must then not be that of another sequence.
+        """
+        if not self.folded:
+            length = TEXT_TOKENS
+        else:
+            x, y, z = self.objective.experts[LOW].patch_size
+            tokens = (video.shape[2] // x) * (video.shape[3] // y) * (video.shape[4] // z)
+            length = min(TEXT_TOKENS, max(len(t) for t in texts) + 1)
+            while length in (tokens, audio.shape[2]) and length < TEXT_TOKENS:
+                length += 1
+        result = torch.zeros(len(texts), length, texts[0].shape[1])
+        for row, text in zip(result, texts, strict=True):
+            row[: len(text)] = text[:length].float()
+        return result
+
+    @torch.no_grad()
+    def evaluate(self, module: nn.Module, step: int) -> Figures:
+        """Errors on some of the clips at fixed noise, new ones and kept ones; then the samples."""
+        device = next(self.objective.parameters()).device
+        figures: Figures = {}
+        for name, examples in (("new", self.new[:PROBED]), ("old", self.old[:PROBED])):
+            for sigma in PROBES if examples else ():
+                count = len(examples)
+                level = torch.full((count,), sigma)
+                inputs = self.inputs(
+                    examples, [e.text for e in examples], [True] * count, (level, level),
+                    generator_at(self.settings.seed, PROBE),
+                )  # fmt: skip
+                ready = {k: v.to(device) for k, v in inputs.items()}
+                s = level.view(-1, 1, 1, 1, 1).to(device)
+                noises, clean = (ready.pop("video_noise"), ready.pop("audio_noise")), (ready["video"], ready["audio"])
+                ready["video"] = (1 - s) * clean[0] + s * noises[0]
+                ready["audio"] = (1 - s[..., 0, 0]) * clean[1] + s[..., 0, 0] * noises[1]
+                expert = HIGH if sigma >= self.levels.boundary else LOW
+                found = self.objective.velocities(**ready, expert=expert)
+                for side, v, n, x in zip(("video", "audio"), found, noises, clean, strict=True):
+                    figures[f"{name}_{side}_{sigma}"] = float((v.float() - (n - x)).square().mean())
+        if self.sample is not None:
+            figures["samples"] = self.sample(step)
+        return figures
