@@ -230,7 +230,8 @@ class LoraTask:
         """Stacked tensors of some examples, float32, with fresh noise."""
         video, audio = (torch.stack([getattr(e, side).float() for e in chosen]) for side in ("video", "audio"))
         conditions = [
-            self.blank if h or e.condition is None else e.condition for e, h in zip(chosen, hide, strict=True)
+            (self.blank if hide or e.condition is None else e.condition).float()
+            for e, hide in zip(chosen, hidden, strict=True)
         ]
         return {
             "video": video,
