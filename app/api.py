@@ -22,6 +22,7 @@ from starlette.datastructures import UploadFile
 
 from app import derived
 from app.core import Core
+from app.enhancing import AUTOMATIC
 from app.errors import NotFound
 from app.guard import Visitor, visitor_of
 from app.jobs import ENDED, STATES, Job
@@ -70,6 +71,7 @@ class VideoRequest(BaseModel):
     loras: list[dict[str, Any]] | None = Field(
         default=None, description="LoRAs of this studio: name or sha256 of each, and strength (or high, low, sound)."
     )
+    enhance: bool = Field(default=False, description="Let the prompt enhancer write the prompt from yours.")
     n: Literal[1] | None = Field(default=None, description="One clip a request.")
 
 
@@ -240,6 +242,7 @@ def create(core: Core, fields: dict[str, Any], visitor: Visitor) -> Video:
         audio_shift=asked.flow_shift if asked.audio_shift is None else asked.audio_shift,
         model=model,
         loras=loras,
+        enhancer={"mode": AUTOMATIC} if asked.enhance else None,
     )
     return video(core.submit(spec, visitor)[0])
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app import costs, derived
+from app import costs, derived, enhancing
 from app.errors import NotAllowed, NotFound
 from app.exports import export
 from app.guard import Visitor
@@ -104,7 +104,7 @@ class Core:
         if visitor.guest and spec.model not in (None, "", model):
             raise NotAllowed("guests cannot choose a model of their own; leave it open")
         profile = read_profile(find_model(model))
-        spec = replace(spec, loras=self._found(spec, find_model(model)))
+        spec = enhancing.check(replace(spec, loras=self._found(spec, find_model(model))), visitor.guest)
         self.uploads.check(spec, visitor.scope)
         source = spec.extend_of or (spec.given.clip if spec.given else None)
         if source is not None:
@@ -220,7 +220,9 @@ class Core:
             changes: fields of the spec to change, for instance the prompt of what happens next.
         """
         clip = self.library.get(clip_id, visitor.scope)
-        cleared = {"image": None, "last_image": None, "given": None, "seed": None, "group": ""}
+        cleared: dict[str, Any] = {"image": None, "last_image": None, "given": None, "seed": None, "group": ""}
+        if "prompt" in (changes or {}):  # the enhancer's words were about the clip before
+            cleared |= {"idea": "", "enhancer": None}
         spec = replace(clip.spec, **{**cleared, **(changes or {}), "extend_of": clip.id})
         return self.submit(spec, visitor)[0]
 

@@ -401,6 +401,12 @@ class JobQueue:
         self._progress[job_id] = progress
         self.touch()
 
+    def revise(self, job_id: str, spec: JobSpec) -> None:
+        """The running job's prompt was written by the enhancer; when it runs again it takes this one."""
+        with self._store.writing() as connection:
+            connection.execute("UPDATE jobs SET spec = ? WHERE id = ? AND state = 'running'", (spec.to_json(), job_id))
+        self.touch()
+
     def progress(self, job_id: str) -> Progress | None:
         """The live progress of a job, if it runs."""
         return self._progress.get(job_id)

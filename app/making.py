@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from app import derived
+from app.enhancing import enhanced, is_wanted
 from app.library import Clip, Facts, write_sidecar
 from app.order import Order
 from app.paths import StudioPaths
@@ -48,6 +49,7 @@ class Ears(Protocol):
     """Who hears of the progress; `check` raises `Cancelled` when the job shall stop."""
 
     def stage(self, name: str) -> None: ...
+    def prompt(self, spec: JobSpec) -> None: ...
     def step(self, step: int, steps: int, seconds: float) -> None: ...
     def preview(self, step: int, picture: bytes, envelope: Sequence[float]) -> None: ...
     def check(self) -> None: ...
@@ -92,6 +94,8 @@ class Maker:
         times: dict[str, Any] = {}
         clock = _Clock(times)
         ears.stage("loading")
+        if is_wanted(order.spec):
+            order = _with_prompt(order, ears, clock)
         pipe = self._model(order, clock)
         picture = None if order.image is None else _prepared(order.image, order.spec, order.spec.crop)
         last = None if order.last_image is None else _prepared(order.last_image, order.spec, order.spec.last_crop)
@@ -244,6 +248,19 @@ def _fingerprint(order: Order) -> str:
     """Changes with anything that would change the latents."""
     text = json.dumps([order.spec.to_dict(), str(order.model), order.device, order.precision], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_prompt(order: Order, ears: Ears, clock: _Clock) -> Order:
+    """The order with the enhancer's prompt. The studio hears of it at once, so that a second attempt takes the same."""
+    from engine.lora import Library, triggers
+
+    ears.stage("text")
+    with clock("enhance"):
+        words = triggers(order.spec.loras, Library(order.loras)) if order.spec.loras else ()
+        spec = enhanced(order.spec, order.image, words, lambda: ears.stopped)
+    ears.prompt(spec)
+    ears.stage("loading")
+    return replace(order, spec=spec)
 
 
 def _with_loras(pipe: MovaPipeline, order: Order) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from app.library import Library
 from app.order import Order
 from app.paths import StudioPaths
 from app.settings import SettingsFile
+from app.spec import JobSpec
 from engine.errors import MovaError
 from engine.folders import find_model
 
@@ -334,6 +335,8 @@ class Supervisor:
             return  # of a job that has ended already
         if say == "stage":
             self._progress(job, message["stage"], 0, 0)
+        elif say == "prompt":
+            self._queue.revise(job.id, JobSpec.from_dict(message["spec"]))
         elif say == "step":
             self._pace = [*self._pace[-7:], float(message["seconds"])]
             self._progress(job, "denoise", int(message["step"]), int(message["steps"]))

@@ -2,7 +2,7 @@
 
     in (stdin, a JSON object a line)                 out (the original stdout, likewise)
     {"do": "run", ...}     see `app.order.Order`    {"say": "ready", "device": ...}
-    {"do": "cancel", "job": id}                      {"say": "stage"|"step"|"preview", "job": id, ...}
+    {"do": "cancel", "job": id}                      {"say": "stage"|"prompt"|"step"|"preview", "job": id, ...}
     {"do": "quit"}                                   {"say": "done"|"failed"|"cancelled", "job": id, ...}
 
 A "failed" with "leaving" says that this process ends by itself now: memory ran out, or something unforeseen happened.
@@ -27,6 +27,7 @@ from typing import IO, Any
 
 from app.making import Maker, Published
 from app.order import Order
+from app.spec import JobSpec
 from engine.errors import Cancelled, MovaError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,9 @@ class Reporter:
     def stage(self, name: str) -> None:
         self.check()
         self._line.say("stage", job=self._job, stage=name)
+
+    def prompt(self, spec: JobSpec) -> None:
+        self._line.say("prompt", job=self._job, spec=spec.to_dict())
 
     def step(self, step: int, steps: int, seconds: float) -> None:
         self._line.say("step", job=self._job, step=step, steps=steps, seconds=round(seconds, 4))

@@ -366,5 +366,29 @@ def test_loras_are_put_on_for_their_job_and_leave_no_trace(core: Core, tmp_path:
         core.settings.change(lora_folder="")
 
 
+def test_automatic_enhancing_writes_the_prompt_once_and_keeps_the_idea(core: Core) -> None:
+    idea = 'A dog barks. "Good boy", says a woman.'
+    asked = {"mode": "automatic", "model": "rules", "style": "watercolour"}
+    job = wait(core, core.submit(replace(small(idea), enhancer=asked), OWNER)[0])
+    clip = result(core, job)
+    assert clip.spec.idea == idea
+    assert clip.spec.prompt != idea
+    assert '"Good boy"' in clip.spec.prompt
+    assert "watercolour" in clip.spec.prompt
+    assert job.spec == clip.spec  # the queue knows it too
+    assert clip.spec.enhancer is not None
+    assert clip.spec.enhancer["written_by"] == "rules"
+    again = result(core, wait(core, core.again(clip.id, OWNER)))
+    assert again.spec.prompt == clip.spec.prompt
+    assert digest(core.library.path(again)) == digest(core.library.path(clip))
+    gone = wait(core, core.submit(replace(small(idea), enhancer={**asked, "model": "/no/such.gguf"}), OWNER)[0])
+    assert result(core, gone).spec.enhancer["why_rules"]  # type: ignore[index]
+    settled = core.settle(replace(small(idea), enhancer={**asked, "model": "/etc/passwd"}), GUEST)
+    assert settled.enhancer == {"mode": "automatic", "style": "watercolour"}
+    for wrong in ({**asked, "language": "tlh"}, {**asked, "notes": "x" * 20_000}):
+        with pytest.raises(RequestError):
+            core.settle(replace(small(idea), enhancer=wrong), OWNER)
+
+
 def test_nothing_is_left_over(core: Core) -> None:
     assert stray_files(core.paths.root) == []
