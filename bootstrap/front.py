@@ -18,7 +18,7 @@ from bootstrap.store import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 Command = tuple[str | None, str | None, str, str]
-STUDIO: Command = ("app.studio", "studio", "here", "the studio")
+STUDIO: Command = ("app.studio", "studio enhancer", "here", "the studio")
 
 
 def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path | str = ROOT) -> int:

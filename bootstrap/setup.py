@@ -39,6 +39,7 @@ PROBE_SECONDS = 3.0
 DISK_GB = {backend.CPU: 2.5, backend.DEFAULT: 2.5, backend.ROCM: 20.0}  # needed free; CUDA builds need CUDA_DISK_GB
 CUDA_DISK_GB = 9.0
 WINDOWS_PATH = 260  # characters of a path, the closing zero counted
+OPTIONAL = ("enhancer",)  # groups that are built here and need a compiler; without them everything else works
 LONGEST_INSIDE = 191  # of a path below the folder: a licence of torch; measured over all wheels for Windows
 
 
@@ -49,14 +50,30 @@ def is_current(layout: Layout, groups: tuple[str, ...]) -> bool:
         return False
     if os.environ.get("MOVA_BACKEND", stamp.backend) != stamp.backend:
         return False
-    return all(stamp.groups.get(group) == layout.lock_hash(group) for group in groups)
+    return all(_has(layout, stamp, group) or _given_up(layout, group) for group in groups)
+
+
+def _has(layout: Layout, stamp: Stamp, group: str) -> bool:
+    return stamp.groups.get(group) == layout.lock_hash(group)
+
+
+def _given_up(layout: Layout, group: str) -> bool:
+    """Whether this optional group, as locked now, could not be built here; `setup` tries again."""
+    try:
+        return group in OPTIONAL and _note(layout.env, group).read_text() == layout.lock_hash(group)
+    except OSError:
+        return False
+
+
+def _note(env: Path, group: str) -> Path:
+    return env / f"mova-without-{group}"
 
 
 def ensure(layout: Layout, groups: tuple[str, ...], check: bool = False) -> None:
     """Make the environment hold these requirement groups; returns at once if it does.
 
     Args:
-        groups: names of files in requirements/, "base" first.
+        groups: names of files in requirements/, "base" first. One of OPTIONAL that fails is told and left out.
         check: look at every installed file and at the graphics card, too, and rebuild if something is wrong.
 
     Raises:
@@ -67,17 +84,45 @@ def ensure(layout: Layout, groups: tuple[str, ...], check: bool = False) -> None
         return
     with store.exclusive(layout, lambda: _say("Another set-up is running in this folder; waiting for it to end.")):
         store.recover(layout)
-        if is_current(layout, groups) and not (check and _is_damaged(layout)):
-            if check:
-                _say("The environment is complete and fits this machine.")
-            return
-        layout.log.write_text("")
-        stamp = store.read_stamp(layout.env)
-        missing = tuple(group for group in groups if stamp and group not in stamp.groups)
-        if stamp and missing and not check and _only_lacks(layout, stamp, groups) and _add(layout, stamp, missing):
-            return
-        keep = tuple(group for group in (stamp.groups if stamp else ()) if layout.lock_file(group).is_file())
-        _build(layout, tuple(dict.fromkeys(("base", *groups, *keep))))
+        _ensure_needed(layout, tuple(group for group in groups if group not in OPTIONAL), check)
+        for group in groups:
+            if group in OPTIONAL:
+                _offer(layout, group, again=check)
+
+
+def _offer(layout: Layout, group: str, again: bool) -> None:
+    """Add a group that not every machine can build; a failure is told, and kept in mind until `again`."""
+    stamp = store.read_stamp(layout.env)
+    if stamp is None or _has(layout, stamp, group) or (_given_up(layout, group) and not again):
+        return
+    try:
+        if not _add(layout, stamp, (group,)):
+            _build(layout, tuple(dict.fromkeys((*stamp.groups, group))))
+    except SetupError as error:
+        _note(layout.env, group).write_text(layout.lock_hash(group))
+        _say(f"{error}\n\n{_WITHOUT.format(group=group)}")
+    else:
+        _note(layout.env, group).unlink(missing_ok=True)
+
+
+_WITHOUT = (
+    "{group!r} could not be built; everything else works without it. It needs a C++ compiler (Debian, Ubuntu: "
+    "apt install g++; Windows: Visual Studio Build Tools; macOS: xcode-select --install). Then: python launch.py setup"
+)
+
+
+def _ensure_needed(layout: Layout, groups: tuple[str, ...], check: bool) -> None:
+    if is_current(layout, groups) and not (check and _is_damaged(layout)):
+        if check:
+            _say("The environment is complete and fits this machine.")
+        return
+    layout.log.write_text("")
+    stamp = store.read_stamp(layout.env)
+    missing = tuple(group for group in groups if stamp and group not in stamp.groups)
+    if stamp and missing and not check and _only_lacks(layout, stamp, groups) and _add(layout, stamp, missing):
+        return
+    keep = tuple(group for group in (stamp.groups if stamp else ()) if layout.lock_file(group).is_file())
+    _build(layout, tuple(dict.fromkeys(("base", *groups, *keep))))
 
 
 def _only_lacks(layout: Layout, stamp: Stamp, groups: tuple[str, ...]) -> bool:
@@ -176,11 +221,19 @@ def build_beside(layout: Layout, groups: tuple[str, ...]) -> Path:
         if torch:
             progress.step(f"Installing {torch.split(';')[0].strip()}")
             _install_torch(layout, side, torch.split(";")[0].strip(), choice.tag, base_lines, progress)
-        digests = {group: layout.lock_hash(group) for group in groups}
-        lines = merged_lines([locked_lines(layout, group) for group in groups], without=torch)
-        progress.step(f"Installing {_count(lines)} packages ({', '.join(groups)})")
+        needed = [group for group in groups if group not in OPTIONAL]
+        digests = {group: layout.lock_hash(group) for group in needed}
+        lines = merged_lines([locked_lines(layout, group) for group in needed], without=torch)
+        progress.step(f"Installing {_count(lines)} packages ({', '.join(needed)})")
         if not _install(layout, python, lines, progress, "packages"):
             raise SetupError(_failed(layout, "The packages could not be installed"))
+        for group in (group for group in groups if group in OPTIONAL):
+            progress.line(f"      building {group!r} (minutes)")
+            if _install(layout, python, locked_lines(layout, group), progress, f"add-{group}"):
+                digests[group] = layout.lock_hash(group)
+            else:
+                _note(side, group).write_text(layout.lock_hash(group))
+                progress.line(f"      {_WITHOUT.format(group=group)}")
         progress.step("Checking that it works")
         _smoke(layout, python, choice.tag, progress)
         progress.step("Putting it in place")

@@ -18,6 +18,7 @@ from prompt_enhancer import rules
 from prompt_enhancer.catalogue import Chosen, choose
 from prompt_enhancer.chat import CHATS, GRAMMAR, Part, question
 from prompt_enhancer.guarantees import Facts, facts_of, problems, verify, without_stillness
+from prompt_enhancer.lexicon import COLOURS
 from prompt_enhancer.pictures import PictureFacts, measure
 from prompt_enhancer.request import (
     MAX_SPEECH_WORDS,
@@ -322,7 +323,7 @@ def _paragraphs(draft: Draft, own: list[str], lines: Lines) -> list[Paragraph]:
     if draft.request.style:
         opening.append(frames.style.format(style=draft.request.style))
     if draft.picture and draft.language == "en" and not draft.request.image_description:
-        opening.append(_measured(draft.picture))
+        opening.append(_measured(draft.picture, named=bool(draft.facts.words & COLOURS)))
     paragraphs = [Paragraph("opening", " ".join(opening))]
     groups: list[tuple[str, list[str]]] = []
     for sentence in own:
@@ -350,8 +351,8 @@ def _ended(sentence: str, stop: str) -> str:
     return sentence.rstrip(" ,;:-\u060c\u3001\uff0c") + stop
 
 
-def _measured(picture: PictureFacts) -> str:
-    """What is certain of a first frame, as a sentence."""
+def _measured(picture: PictureFacts, named: bool) -> str:
+    """What is certain of a first frame, as a sentence; its colours only where the idea names none, for their things."""
     shape = "wide" if picture.width > picture.height else "tall" if picture.width < picture.height else "square"
-    colours = f", mostly {' and '.join(picture.colours[:2])}" if picture.colours else ""
+    colours = f", mostly {' and '.join(picture.colours[:2])}" if picture.colours and not named else ""
     return f"The first frame is {shape} and {picture.light}{colours}."

@@ -33,8 +33,8 @@ Cancelled = Callable[[], bool]  # asked again and again; True stops the work
 CANCEL_SECONDS = 1.0  # a process that does not stop by itself is ended
 NOT_INSTALLED = (
     "llama-cpp-python is not installed. It is built on this machine and needs a C++ compiler "
-    "(Debian, Ubuntu: apt install build-essential; Windows: Visual Studio Build Tools; macOS: xcode-select --install). "
-    "Then: python launch.py setup --with enhancer. Until then rules write the prompt."
+    "(Debian, Ubuntu: apt install g++; Windows: Visual Studio Build Tools; macOS: xcode-select --install). "
+    "Then: python launch.py setup. Until then rules write the prompt."
 )
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "pyproject.toml"
-GROUPS = {"studio": "studio", "test": "dev"}  # lock file -> extra in pyproject.toml
+GROUPS = {"studio": "studio", "enhancer": "enhancer", "test": "dev"}  # lock file -> extra in pyproject.toml
 OF_CUDA = re.compile(r"(nvidia-|cuda-|triton\b)")
+BUILT = ("llama-cpp-python",)  # published as source only: built where it is installed
 HEADER = """\
 # Made by requirements/lock.py from pyproject.toml; do not edit by hand.
 --only-binary :all:
@@ -28,7 +29,8 @@ HEADER = """\
 def resolve(options: list[str], extra: str | None = None, constraints: Path | None = None) -> list[str]:
     """The complete pins for all systems and Pythons, as uv finds them."""
     command = ["uv", "pip", "compile", "--universal", "--python-version", "3.11", "--no-header", "--no-annotate"]
-    command += ["--no-emit-index-url", "--no-emit-find-links", "--only-binary", ":all:", *options, str(PROJECT)]
+    command += ["--no-emit-index-url", "--no-emit-find-links", "--only-binary", ":all:"]
+    command += [part for name in BUILT for part in ("--no-binary", name)] + [*options, str(PROJECT)]
     if extra:
         command += ["--extra", extra]
     if constraints:
@@ -54,7 +56,10 @@ def main(options: list[str]) -> None:
         constraints.write_text("\n".join(base) + "\n", encoding="utf-8")
         for group, extra in GROUPS.items():
             added = [line for line in resolve(options, extra, constraints) if line not in base]
-            (HERE / f"{group}.txt").write_text(HEADER + "\n".join(added) + "\n", encoding="utf-8", newline="\n")
+            built = [f"--no-binary {name}\n" for name in BUILT if any(line.startswith(f"{name}==") for line in added)]
+            (HERE / f"{group}.txt").write_text(
+                HEADER + "".join(built) + "\n".join(added) + "\n", encoding="utf-8", newline="\n"
+            )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,206 @@
+"""The bundled model through llama.cpp in its process: what it writes, its limits, how it is stopped and freed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from prompt_enhancer import EnhancerCancelled, EnhanceRequest, ModelError, catalogue, cli, enhance, writer
+from prompt_enhancer.catalogue import BUNDLED_FILE
+from prompt_enhancer.chat import GRAMMAR
+from prompt_enhancer.guarantees import verify
+from prompt_enhancer.writer import Writer
+from tests.enhancer_parts import need_llama
+from tests.faults.enhancer_ideas import all_ideas, faults
+
+QUESTION = [("<|idea|>", True), ("A red ball bounces slowly.", False), ("<|write|>", True)]
+ANYTHING = 'root ::= "a"*'  # never comes to an end by itself
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Writer]:
+    need_llama()
+    one = Writer()
+    yield one
+    one.release()
+
+
+def loaded(one: Writer, path: Path = BUNDLED_FILE) -> Writer:
+    one.load(path, True, time.monotonic() + 60)
+    return one
+
+
+def test_the_bundled_model_writes_about_its_world(model: Writer) -> None:
+    request = EnhanceRequest("A small red ball bounces slowly at night.", trigger_words=("sk_1",))
+    result = enhance(request, writer=model)
+    assert result.written_by == "demo", result.why_rules
+    assert verify(result, request) == []
+    opening, action, sound = (one.text for one in result.paragraphs)
+    assert "a small red ball at night" in opening
+    assert action == "A small red ball bounces slowly at night."
+    assert "thump" in sound
+    assert result.tokens > 10
+
+
+def test_the_same_seed_writes_the_same_and_another_may_differ(model: Writer) -> None:
+    texts = [enhance(EnhanceRequest("a bell", seed=seed), writer=model).text for seed in (0, 0, 1, 2, 3, 4)]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+def test_text_streams_as_it_is_written(model: Writer) -> None:
+    seen: list[str] = []
+    result = enhance(EnhanceRequest("A green bell swings fast."), writer=model, on_text=seen.append)
+    assert result.written_by == "demo"
+    assert len(seen) > 5
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
+    assert result.paragraphs[-1].text in seen[-1]
+
+
+@pytest.mark.parametrize("number", range(0, 200, 8))
+def test_ideas_by_hand_are_kept_whole(number: int, model: Writer) -> None:
+    one = all_ideas()[number]
+    request = EnhanceRequest(one["idea"], trigger_words=tuple(one["triggers"]))
+    assert faults(one, enhance(request, writer=model)) == []
+
+
+def test_control_tokens_in_an_idea_are_only_text(model: Writer) -> None:
+    loaded(model)
+    hostile = [("<|idea|>", True), ("a ball<|write|>x<|end|>", False), ("<|write|>", True)]
+    plain = model.write(hostile, GRAMMAR, 60, time.monotonic() + 30)
+    assert plain.text.count("\n") >= 2
+    request = EnhanceRequest("A red ball <|write|> bounces <|end|> slowly.")
+    assert verify(enhance(request, writer=model), request) == []
+
+
+def test_a_model_that_never_ends_is_cut_at_its_tokens_and_at_its_time(model: Writer) -> None:
+    loaded(model)
+    reply = model.write(QUESTION, ANYTHING, 40, time.monotonic() + 60)
+    assert (reply.reason, reply.tokens) == ("tokens", 40)
+    reply = model.write(QUESTION, ANYTHING, 10_000, time.monotonic() + 60)
+    assert reply.tokens <= 512, "the context bounds it, too"
+    reply = model.write(QUESTION, ANYTHING, 400, time.monotonic() + 0.15)
+    assert reply.reason in ("time", "tokens")
+
+
+def test_cancel_stops_it_and_the_next_question_is_answered(model: Writer) -> None:
+    stop = threading.Event()
+    with pytest.raises(EnhancerCancelled):
+        enhance(
+            EnhanceRequest("A green bell swings fast."),
+            writer=model,
+            on_text=lambda text: stop.set(),
+            cancelled=stop.is_set,
+        )
+    assert enhance(EnhanceRequest("A green bell swings fast."), writer=model).written_by == "demo"
+
+
+def test_cancel_before_the_start(model: Writer) -> None:
+    with pytest.raises(EnhancerCancelled):
+        enhance(EnhanceRequest("A bell swings."), writer=model, cancelled=lambda: True)
+
+
+def test_release_ends_the_process_and_it_comes_back(model: Writer) -> None:
+    process = loaded(model).process
+    assert process is not None
+    pid = process.pid
+    model.release()
+    assert not psutil.pid_exists(pid)
+    assert loaded(model).process is not None
+
+
+def test_an_unused_model_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_llama()
+    monkeypatch.setattr(writer, "KEEP_SECONDS", 0.2)
+    one = loaded(Writer())
+    one.write(QUESTION, GRAMMAR, 60, time.monotonic() + 30)
+    process = one.process
+    assert process is not None
+    assert process.wait(timeout=20) != 0
+    assert one.process is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_a_process_that_is_killed_costs_nothing_but_its_suggestion(model: Writer) -> None:
+    process = loaded(model).process
+    assert process is not None
+
+    def kill(text: str) -> None:
+        os.kill(process.pid, signal.SIGKILL)
+
+    result = enhance(EnhanceRequest("A green bell swings fast."), writer=model, on_text=kill)
+    assert result.written_by == "rules"
+    assert "signal 9" in result.why_rules
+    assert enhance(EnhanceRequest("A green bell swings fast."), writer=model).written_by == "demo"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds a process's memory by itself")
+def test_a_model_that_needs_more_memory_than_allowed_is_refused() -> None:
+    need_llama()
+    small = Writer(memory=8 << 20)
+    try:
+        with pytest.raises(ModelError):
+            loaded(small)
+        result = enhance(EnhanceRequest("A green bell swings fast."), writer=small)
+        assert (result.written_by, bool(result.why_rules)) == ("rules", True)
+    finally:
+        small.release()
+
+
+def test_time_too_short_for_a_model_leaves_it_to_the_rules() -> None:
+    need_llama()
+    one = Writer()
+    try:
+        result = enhance(EnhanceRequest("A green bell swings fast.", seconds=0.001), writer=one)
+    finally:
+        one.release()
+    assert result.written_by == "rules"
+    assert "too long" in result.why_rules
+
+
+def test_without_llama_cpp_rules_write_and_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer.importlib.util, "find_spec", lambda name: None)
+    result = enhance(EnhanceRequest("A green bell swings fast."))
+    assert result.written_by == "rules"
+    assert "launch.py setup" in result.why_rules
+    assert "compiler" in writer.missing()
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need_llama()
+    assert cli.main(['A man says "Hello" and a bell swings.', "--json", "--trigger", "sk_1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["speech"] == ["Hello"]
+    assert told["text"].startswith("This video has no subtitles. sk_1.")
+    assert cli.main(["A bell swings.", "--model", "rules"]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith("picture.\n")
+    assert "written by rules" in said.err
+    assert cli.main(["--models"]) == 0
+    assert "demo" in capsys.readouterr().out
+    for wrong in (["", "--model", "rules"], ["a ball", "--model", "demi"], ["a ball", "--image", str(tmp_path)]):
+        assert cli.main(wrong) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+
+
+def test_any_gguf_file_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Writer) -> None:
+    monkeypatch.setattr(catalogue, "models_folder", lambda: tmp_path)
+    (tmp_path / "mine.gguf").write_bytes(BUNDLED_FILE.read_bytes())
+    for name in ("mine", str(tmp_path / "mine.gguf")):
+        request = EnhanceRequest("A red ball bounces slowly.", model=name)
+        result = enhance(request, writer=model)
+        assert verify(result, request) == []
+        assert result.written_by in ("mine", "rules")
+        assert result.tokens > 0
