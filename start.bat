@@ -4,8 +4,11 @@ setlocal EnableExtensions DisableDelayedExpansion
 chcp 65001 >nul
 set "PYTHON="
 if exist "%~dp0.uv\path" set /p "PYTHON=" <"%~dp0.uv\path"
-if not exist "%PYTHON%" call "%~dp0install.bat" --no-shortcuts || exit /b 1
+if defined PYTHON if exist "%PYTHON%" goto :start
+call "%~dp0install.bat" --no-shortcuts
+if errorlevel 1 exit /b 1
 set /p "PYTHON=" <"%~dp0.uv\path"
+:start
 "%PYTHON%" "%~dp0launch.py" %*
 set "CODE=%ERRORLEVEL%"
 if not "%CODE%"=="0" if "%~1"=="" pause

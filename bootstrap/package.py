@@ -54,9 +54,9 @@ def main(argv: Sequence[str], root: Path) -> int:
     return 0
 
 
-def make(root: Path, output: Path) -> Path:
-    """The archive of a tree; the same tree gives the same bytes."""
-    files = {path: sha256(root / path) for path in shipped(root)}
+def make(root: Path, output: Path, paths: Sequence[str] | None = None) -> Path:
+    """The archive of a tree, or of these paths in it; the same tree gives the same bytes."""
+    files = {path: sha256(root / path) for path in paths or shipped(root)}
     release = json.dumps({"format": 1, "version": version_of(root), "files": files}, indent=1) + "\n"
     top = f"mova-studio-{version_of(root)}"
     output.mkdir(parents=True, exist_ok=True)

@@ -65,13 +65,15 @@ def main(argv: Sequence[str], root: Path) -> int:
     try:
         with store.exclusive(layout, lambda: _say("A set-up is running in this folder; waiting for it to end.")):
             recover(root)
-            return _rollback(root) if options.rollback else _update(layout, options.source, options.sha256)
+            try:
+                return _rollback(root) if options.rollback else _update(layout, options.source, options.sha256)
+            except BaseException:
+                recover(root)
+                raise
     except KeyboardInterrupt:
-        recover(root)
         _say("\nInterrupted; the version in use is as it was.")
         return 130
     except (ReleaseError, SetupError, OSError) as error:
-        recover(root)
         _say(f"\nNo update: {error}\nThe version in use is as it was.")
         return 1
 
@@ -93,7 +95,8 @@ def _update(layout: Layout, source: str, digest: str) -> int:
     side = _environment_for(layout, new)
     try:
         check(new, side or layout.env)
-        journal = Journal(_present(root, old.entries), release.entries, side.name if side else "")
+        leaving = sorted({*old.entries, *release.entries})
+        journal = Journal(_present(root, leaving), release.entries, side.name if side else "")
         swapped = time.monotonic()
         _swap(root, journal)
     except BaseException:
@@ -109,7 +112,7 @@ def _update(layout: Layout, source: str, digest: str) -> int:
             f"The new version did not start in its place; the old one is back after {time.monotonic() - undone:.2f} s."
         )
         raise
-    _keep_what_is_not_ours(root, old, root / FOLDER / "old")
+    _keep_what_is_not_ours(root, old, root / FOLDER / "old", journal.leaving)
     (root / FOLDER / "journal").replace(root / FOLDER / "done")
     shutil.rmtree(new, ignore_errors=True)
     archive.unlink(missing_ok=True)
@@ -199,12 +202,16 @@ def _swap(root: Path, journal: Journal) -> None:
 
 
 def recover(root: Path) -> bool:
-    """Puts the version before back where a swap was begun and not finished; says whether there was one."""
+    """Puts the version before back where a swap was begun and not finished; says whether there was one.
+
+    Call with the lock held.
+    """
     journal = _read(root / FOLDER / "journal")
     if journal is None:
         return False
     _put_back(root, journal)
     (root / FOLDER / "journal").unlink()
+    store.recover(Layout(root))  # the environment that was to come
     return True
 
 
@@ -236,9 +243,9 @@ def _rollback(root: Path) -> int:
     return 0
 
 
-def _keep_what_is_not_ours(root: Path, old: package.Release, folder: Path) -> None:
+def _keep_what_is_not_ours(root: Path, old: package.Release, folder: Path, entries: Sequence[str]) -> None:
     """Files that the user put into folders of the program are there in the new version, too."""
-    for entry in old.entries:
+    for entry in entries:
         for path in sorted((folder / entry).rglob("*")) if (folder / entry).is_dir() else []:
             name = path.relative_to(folder).as_posix()
             if path.is_file() and name not in old.files and "__pycache__" not in name and not (root / name).exists():
