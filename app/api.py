@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 from typing import Annotated, Any, Literal
 
@@ -28,7 +27,8 @@ from app.guard import Visitor, visitor_of
 from app.jobs import ENDED, STATES, Job
 from app.paths import is_id
 from app.spec import JobSpec
-from engine.errors import MediaError, RequestError
+from app.uploads import picture_of
+from engine.errors import RequestError
 from engine.folders import model_folders
 from engine.request import check_number, parse_size
 from engine.timing import seconds_to_frames
@@ -339,15 +339,8 @@ def _reference(core: Core, reference: str | dict[str, Any], visitor: Visitor) ->
 
 
 def _kept(core: Core, picture: tuple[bytes, str], visitor: Visitor) -> str:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(picture[0]), formats=("PNG", "JPEG", "WEBP")) as image:
-            return core.uploads.add(image, visitor.owner, picture[1], visitor.guest).id
-    except UnidentifiedImageError:
-        raise MediaError("input_reference is not a PNG, JPEG or WebP picture") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MediaError(f"input_reference is damaged: {str(error)[:120]}") from None
+    data, name = picture
+    return core.uploads.add(picture_of(data, "input_reference"), visitor.owner, name, visitor.guest).id
 
 
 def _shown(model: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import re
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -16,13 +17,21 @@ from app.guard import Visitor
 from app.library import LOCAL
 from app.sessions import Sessions
 
+log = logging.getLogger(__name__)
+
 SESSION_COOKIE = "mova_session"
 GUEST_COOKIE = "mova_guest"
 OPEN = frozenset({"/login", "/healthz"})  # what can be reached without login
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 SMALL_BODY = 8 << 20  # events of the page: prompts and settings
-BIG_BODY_PATHS = ("/gradio_api/upload", "/v1/videos", "/studio/upload", "/studio/settings")
+BIG_BODY_PATHS = ("/v1/videos", "/studio/upload", "/studio/settings")
+GRADIO = "/gradio_api/"
+# What Gradio offers and the studio does not use: files by path, proxies, calls past the queue, its own monitoring.
+CLOSED = re.compile(
+    r"/(?:gradio_api/(?:upload|file|proxy|stream|deep_link|process_recording|vibe|undo-vibe|runs?\b|run-history|api/|call"
+    r"|profiling|dev/|custom_component|token|openapi)|monitoring|login/)"
+)
 SILENCE_SECONDS = 30.0  # an upload that says nothing for that long is over
 UPLOAD_SECONDS = 900.0  # and one that takes that long, too
 HEADERS = (
@@ -61,7 +70,7 @@ class Door:
             await refusal(scope, receive, send)
             return
         body = _Body(receive, self._limit(scope["path"]))
-        tracked = _Started(send)
+        tracked = _Started(send, hold_defects=scope["path"].startswith(GRADIO))
         try:
             await self.app(scope, body.receive, tracked.send)
         except _TooLarge:
@@ -72,6 +81,13 @@ class Door:
         except _TooSlow:
             if not tracked.started:
                 await answer(scope, 408, "too_slow", "the upload took too long; try again")(scope, receive, send)
+        except Exception:
+            # Errors of the page's events travel in their streams. What fails before is a request that Gradio cannot
+            # read, or that names a component or a function which is not there: not a defect of the server.
+            if tracked.started or not scope["path"].startswith(GRADIO):
+                raise
+            log.warning("the page cannot answer %s %s", scope["method"], scope["path"], exc_info=True)
+            await answer(scope, 400, "invalid_request", "the page cannot answer that; reload it")(scope, receive, send)
 
     def _refused(self, scope: Scope) -> Response | None:
         """The answer to a request that may not pass; marks the visitor of one that may."""
@@ -87,6 +103,8 @@ class Door:
         visitor = self._visitor(headers)
         if visitor is None and scope["path"] not in OPEN:
             return self._please_log_in(scope, headers)
+        if CLOSED.match(scope["path"]):
+            return answer(scope, 404, "not_found", "there is nothing here")
         scope.setdefault("state", {})["visitor"] = visitor
         return None
 
@@ -202,11 +220,15 @@ class _Body:
 
 
 class _Started:
-    """Remembers whether an answer has begun."""
+    """Remembers whether an answer has begun; with `hold_defects` a plain 500, whose exception follows, is held back."""
 
-    def __init__(self, send: Send) -> None:
-        self._send, self.started = send, False
+    def __init__(self, send: Send, hold_defects: bool) -> None:
+        self._send, self._hold = send, hold_defects
+        self.started = self._held = False
 
     async def send(self, message: Message) -> None:
-        self.started = self.started or message["type"] == "http.response.start"
-        await self._send(message)
+        if message["type"] == "http.response.start":
+            self._held = self._hold and message["status"] == 500
+            self.started = not self._held
+        if not self._held:
+            await self._send(message)

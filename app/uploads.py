@@ -9,6 +9,7 @@ import base64
 import binascii
 import io
 import secrets
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,9 +145,21 @@ def unpack_picture(text: Any) -> Image.Image | None:
     if not isinstance(text, str) or not text:
         return None
     try:
-        from PIL import Image
-
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("WEBP", "PNG")) as picture:
-            return load_image(picture)
-    except (binascii.Error, MediaError, OSError, ValueError):
+        return picture_of(base64.b64decode(text, validate=True), "the picture in the settings")
+    except (binascii.Error, MediaError, ValueError):
         return None
+
+
+def picture_of(data: bytes, name: str) -> Image.Image:
+    """A picture from bytes that came over the network, through the same checks as a file.
+
+    Raises:
+        MediaError: not a PNG, JPEG or WebP picture, too large or damaged; the message calls it `name`.
+    """
+    with tempfile.TemporaryDirectory(prefix="mova-") as folder:
+        path = Path(folder) / "brought-in.bin"
+        path.write_bytes(data)
+        try:
+            return load_image(path)
+        except MediaError as error:
+            raise MediaError(str(error).replace(path.name, name)) from None

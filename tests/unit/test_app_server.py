@@ -131,6 +131,21 @@ def test_pictures_by_file_and_data_url(client: TestClient, core: Core) -> None:
         assert core.queue.get(made.json()["id"]).spec.image is not None
 
 
+def test_requests_that_the_page_cannot_read_are_no_server_errors(core: Core) -> None:
+    app = make_server(core)
+
+    @app.get("/gradio_api/component_server")
+    def fails() -> None:
+        raise KeyError("no such component")
+
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        answer = client.get("/gradio_api/component_server")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        for path in ("upload", "file=/etc/passwd", "file/x", "proxy=http://x", "run/x", "call/v2/x", "stream/a/b"):
+            assert client.get(f"/gradio_api/{path}").status_code == 404, path
+        assert client.get("/monitoring").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
