@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +37,14 @@ class Visitor:
         """
         if self.guest:
             raise NotAllowed("only the owner of this studio can do that")
+
+
+def shown(text: str, visitor: Visitor) -> str:
+    """A message as this visitor may read it: guests see the last part of every path, not where it lies."""
+    return _FOLDERS.sub("", text) if visitor.guest else text
+
+
+_FOLDERS = re.compile(r"(?<![\w/\\])(?:[A-Za-z]:|~)?[/\\]{1,2}(?:[^/\\\s:;,'\"]+[/\\])+")
 
 
 def visitor_of(request: Any) -> Visitor:

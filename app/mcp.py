@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from app.api import create, video
 from app.core import Core
-from app.guard import Visitor, visitor_of
+from app.guard import Visitor, shown, visitor_of
 from app.jobs import Job
 from engine.errors import MovaError
 
@@ -44,13 +44,13 @@ def mcp_app(core: Core) -> tuple[ASGIApp, Any]:
     def visitor(context: Context[Any, Any, Any]) -> Visitor:
         return visitor_of(context.request_context.request)
 
-    async def answered(work: Any, *arguments: Any) -> dict[str, Any]:
+    async def answered(who: Visitor, work: Any, *arguments: Any) -> dict[str, Any]:
         try:
             found = await run_in_threadpool(work, *arguments)
         except MovaError as error:
-            raise ValueError(" ".join(str(error).split())) from None  # the client shows it to the model
-        shown: dict[str, Any] = (found if not isinstance(found, Job) else video(found)).model_dump(exclude_none=True)
-        return shown
+            raise ValueError(shown(" ".join(str(error).split()), who)) from None  # the client shows it to the model
+        plain: dict[str, Any] = (found if not isinstance(found, Job) else video(found)).model_dump(exclude_none=True)
+        return plain
 
     @server.tool()
     async def submit(
@@ -75,30 +75,33 @@ def mcp_app(core: Core) -> tuple[ASGIApp, Any]:
             "guidance_scale": guidance_scale,
             "input_reference": input_reference,
         }
-        return await answered(create, core, {k: v for k, v in fields.items() if v is not None}, visitor(context))
+        who = visitor(context)
+        return await answered(who, create, core, {k: v for k, v in fields.items() if v is not None}, who)
 
     @server.tool()
     async def status(context: Context[Any, Any, Any], id: str) -> dict[str, Any]:
         """How far a clip is: status, progress in percent, and the reason where it failed."""
-        return await answered(core.queue.get, id, visitor(context).scope)
+        who = visitor(context)
+        return await answered(who, core.queue.get, id, who.scope)
 
     @server.tool()
     async def cancel(context: Context[Any, Any, Any], id: str) -> dict[str, Any]:
         """Takes a clip out of the queue, or stops it within a step."""
-        return await answered(core.queue.cancel, id, visitor(context).scope)
+        who = visitor(context)
+        return await answered(who, core.queue.cancel, id, who.scope)
 
     @server.tool()
     async def result(context: Context[Any, Any, Any], id: str) -> dict[str, Any]:
         """Where a completed clip can be fetched: a path on this studio; the owner also gets the file's name."""
         who = visitor(context)
-        shown = await answered(core.queue.get, id, who.scope)
-        if shown["status"] != "completed":
-            return shown
+        found = await answered(who, core.queue.get, id, who.scope)
+        if found["status"] != "completed":
+            return found
         try:
             clip = await run_in_threadpool(core.library.get, id, who.scope)
         except MovaError as error:
             raise ValueError(str(error)) from None
-        return shown if who.guest else shown | {"file": str(core.library.path(clip))}
+        return found if who.guest else found | {"file": str(core.library.path(clip))}
 
     app = server.streamable_http_app()
 

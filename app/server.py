@@ -35,6 +35,7 @@ from app.api import api_routes
 from app.core import Core
 from app.door import Door, answer
 from app.errors import NotAllowed, NotFound, QuotaReached, StudioError, WrongState
+from app.guard import Visitor, shown
 from app.login import login_routes
 from app.media import media_routes
 from app.sessions import Sessions, Sharing
@@ -109,7 +110,9 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(MovaError)
     def on_mova_error(request: Request, error: MovaError) -> Response:
         status, code = next((s, c) for kind, s, c in STATUSES if isinstance(error, kind))
+        visitor = request.scope.get("state", {}).get("visitor")
         text = " ".join(str(error).split())
+        text = shown(text, visitor) if isinstance(visitor, Visitor) else text
         return answer(request.scope, status, code, text, getattr(error, "param", None))
 
     @app.exception_handler(RequestValidationError)

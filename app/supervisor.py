@@ -25,8 +25,9 @@ import psutil
 
 from app import derived
 from app.errors import NotFound
+from app.guard import Visitor, shown
 from app.jobs import Job, JobQueue, Progress
-from app.library import Library
+from app.library import LOCAL, Library
 from app.order import Order
 from app.paths import StudioPaths
 from app.settings import SettingsFile
@@ -149,6 +150,11 @@ class _Worker:
                     self.last_words = line.strip()[:200]
 
 
+def _told(job: Job, reason: str) -> str:
+    """Why a job failed, as whoever asked for it may read it."""
+    return shown(reason, Visitor(job.owner, "owner" if job.owner == LOCAL else "guest"))
+
+
 class Supervisor:
     """Runs jobs from the queue until it is stopped. Safe to use from any thread."""
 
@@ -265,7 +271,7 @@ class Supervisor:
         try:
             order = self._order(job)
         except MovaError as error:
-            self._queue.fail(job.id, str(error))
+            self._queue.fail(job.id, _told(job, str(error)))
             return
         worker = self._ensure_worker()
         worker.job, worker.model = job, str(job.spec.model or "")
@@ -350,7 +356,7 @@ class Supervisor:
             log.info("job %s is done", job.id[:8])
             self._ended(worker, job)
         elif say == "failed":
-            self._queue.fail(job.id, message["reason"])
+            self._queue.fail(job.id, _told(job, message["reason"]))
             self._ended(worker, job)
             if message.get("leaving"):  # the next job goes to a fresh process, not to one on its way out
                 self._worker = None

@@ -20,9 +20,10 @@ from PIL import Image
 from app.core import Core
 from app.door import SESSION_COOKIE, host_name
 from app.errors import NotAllowed, NotFound, StudioError
+from app.guard import shown
 from app.server import listening, make_server
 from app.sessions import Sessions, Throttle, new_password, read_token
-from tests.app_parts import GUEST, MODEL, environment, options, small, studio
+from tests.app_parts import GUEST, MODEL, OWNER, environment, options, small, studio
 
 
 def png(size: tuple[int, int] = (40, 30)) -> bytes:
@@ -353,6 +354,17 @@ def test_guests_cannot_name_models_or_clips_of_others(core: Core) -> None:
     upload = core.uploads.add(Image.new("RGB", (20, 20)), "local")
     with pytest.raises(NotFound):
         core.settle(replace(small(), image=upload.id), GUEST)
+
+
+def test_guests_read_no_folders() -> None:
+    for text, left in (
+        ("cannot use /home/ann/my-clips/data for results", "cannot use data for results"),
+        (r"no model 'C:\Users\Ann\model'; give another", "no model 'model'; give another"),
+        ("the LoRA folder ~/.local/share/loras is full", "the LoRA folder loras is full"),
+        ("size 96x64 at 24 fps, 3/4 done; see /v1/videos", "size 96x64 at 24 fps, 3/4 done; see videos"),
+    ):
+        assert shown(text, GUEST) == left
+        assert shown(text, OWNER) == text
 
 
 def test_the_process_of_the_page_loads_no_torch(tmp_path: Path) -> None:
