@@ -29,8 +29,9 @@ BIG_BODY_PATHS = ("/v1/videos", "/studio/upload", "/studio/settings")
 GRADIO = "/gradio_api/"
 # What Gradio offers and the studio does not use: files by path, proxies, calls past the queue, its own monitoring.
 CLOSED = re.compile(
-    r"/(?:gradio_api/(?:upload|file|proxy|stream|deep_link|process_recording|vibe|undo-vibe|runs?\b|run-history|api/|call"
-    r"|profiling|dev/|custom_component|token|openapi)|monitoring|login/)"
+    r"/(?:gradio_api/(?:upload|file|proxy|stream|deep_link|process_recording|vibe|undo-vibe|runs\b|run-history"
+    r"|run/(?!predict$)"  # the page's own events come as run/predict and ask the guard
+    r"|api/|call|profiling|dev/|custom_component|token|openapi)|monitoring|login/)"
 )
 SILENCE_SECONDS = 30.0  # an upload that says nothing for that long is over
 UPLOAD_SECONDS = 900.0  # and one that takes that long, too
