@@ -19,7 +19,7 @@ def enhance_part() -> tuple[FormPart, gr.HTML]:
     """The controls under the prompt.
 
     Their value: {"mode": off|suggest|automatic, "model": name or None, "idea": the words before an accepted
-    suggestion, "about": who wrote that one}.
+    suggestion, "text": that suggestion, "about": who wrote it}.
     """
     place = part("enhance")
     return FormPart("enhancer", [place], enhancer_fields, enhancer_values, lambda: [{"mode": SUGGEST}]), place
@@ -47,4 +47,4 @@ def enhancer_values(spec: JobSpec) -> list[Any]:
         waiting = (spec.enhancer or {}).get("mode") == AUTOMATIC  # a job that has not begun
         return [{"mode": AUTOMATIC, "model": (spec.enhancer or {}).get("model")} if waiting else {"mode": OFF}]
     about = {name: value for name, value in (spec.enhancer or {}).items() if name in ("written_by", "model")}
-    return [{"mode": SUGGEST, "idea": spec.idea, "about": about}]
+    return [{"mode": SUGGEST, "idea": spec.idea, "text": spec.prompt, "about": about}]

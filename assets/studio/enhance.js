@@ -1,6 +1,7 @@
 // The enhancer under the prompt: a suggestion streams in beside the idea, with what is new marked; use it, undo, again.
 (() => {
   const { t, h, icon, button, say, ask } = studio;
+  const RELATED = 0.5; // share of words that a changed prompt has in common with the suggestion it came from
   const MODES = ["off", "suggest", "automatic"];
 
   const area = () => document.querySelector("#prompt textarea");
@@ -49,7 +50,7 @@
 
   studio.part("enhance", (root, { props, trigger, watch }) => {
     let value = taken(), writing = null, found = null, editing = null, choices = null, seed = 0;
-    function taken() { return { mode: "off", model: null, idea: "", about: null, ...(props.value || {}) }; }
+    function taken() { return { mode: "off", model: null, idea: "", text: "", about: null, ...(props.value || {}) }; }
 
     const modes = h("div.modes", { role: "radiogroup", "aria-label": t("enhance") }, MODES.map((mode) =>
       h("button", { type: "button", role: "radio", "data-mode": mode, onclick: () => choose(mode) }, t(`enhance_${mode}`))));
@@ -152,18 +153,21 @@
     function accept() {
       const text = editing ?? found.text, about = { written_by: found.written_by }, idea = found.idea;
       close();
-      put({ idea, about, mode: "suggest" });
+      put({ idea, text, about, mode: "suggest" });
       studio.setPrompt(text);
     }
     function undo() {
       const idea = value.idea;
-      put({ idea: "", about: null });
+      put({ idea: "", text: "", about: null });
       studio.setPrompt(idea);
       area()?.focus();
     }
-    // A prompt that was emptied has nothing to do with the old idea any more.
+    // A prompt that was emptied, or replaced by other words, has nothing to do with the old idea any more.
     document.addEventListener("input", (event) => {
-      if (event.target === area() && !prompt().trim() && value.idea) put({ idea: "", about: null });
+      if (event.target !== area() || !value.idea) return;
+      const words = (text) => pieces(text.toLowerCase()).filter((piece) => /[\p{L}\p{N}]/u.test(piece));
+      const known = new Set([...words(value.text), ...words(value.idea)]), now = words(prompt());
+      if (now.filter((word) => known.has(word)).length < now.length * RELATED || !now.length) put({ idea: "", text: "", about: null });
     });
 
     // ---- what is shown

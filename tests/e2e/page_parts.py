@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -66,7 +67,8 @@ class RunningStudio:
                 *self.flags,
             ],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MOVA_LORAS": str(self.data.parent / "loras")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -145,6 +147,21 @@ def make_clip(page: Any, prompt: str, **form: Any) -> None:
     before = clip_count(page)
     page.click("#generate")
     wait_for_clip(page, before)
+
+
+def drop_file(page: Any, path: Path) -> None:
+    """Drops a file on the page, as from the file manager."""
+    page.evaluate(
+        """async ([content, name]) => {
+            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], name));
+            for (const type of ["dragenter", "dragover", "drop"])
+                document.body.dispatchEvent(
+                    new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+        }""",
+        [base64.b64encode(path.read_bytes()).decode(), path.name],
+    )
 
 
 def tab(page: Any, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.e2e.page_parts import (
     PATIENCE,
     RunningStudio,
     clip_count,
+    drop_file,
     fill_form,
     make_clip,
     number,
@@ -95,18 +95,7 @@ def test_a_dropped_clip_restores_its_settings(page: Any, studio: RunningStudio) 
     make_clip(page, 'A bell says "ding"', seconds=0.7, seed="4242")
     clip = max(studio.data.glob("results/**/*.mp4"), key=lambda path: path.stat().st_mtime)
     fill_form(page, "something else", seed="1")
-    content = base64.b64encode(clip.read_bytes()).decode()
-    page.evaluate(
-        """async (content) => {
-            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
-            const data = new DataTransfer();
-            data.items.add(new File([bytes], "clip.mp4", { type: "video/mp4" }));
-            for (const type of ["dragenter", "dragover", "drop"])
-                document.body.dispatchEvent(
-                    new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
-        }""",
-        content,
-    )
+    drop_file(page, clip)
     page.wait_for_function("() => document.querySelector('#prompt textarea').value.includes('ding')")
     assert page.input_value("#seed input") == "4242"
     assert float(page.input_value("#seconds input[type=number]")) == pytest.approx(0.7, abs=0.06)
