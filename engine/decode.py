@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from diffusers import AutoencoderKLWan
 
-from engine.encode import latent_statistics
+from engine.encode import latent_statistics, tiling
 from engine.errors import NumericsError
 from engine.models import AudioVAE
 
@@ -32,9 +29,9 @@ def decode_video(vae: AutoencoderKLWan, latents: torch.Tensor, tiled: bool = Fal
         tiled: decode in overlapping tiles: less memory, tiny differences where tiles blend.
     """
     mean, std = latent_statistics(vae)
-    with _tiling(vae, tiled):
+    with tiling(vae, tiled):
         frames = vae.decode((latents.to(vae.device, torch.float32) * std + mean).to(vae.dtype)).sample
-    return require_finite(frames.float(), "the picture").clamp(-1, 1)
+    return require_finite(frames.float(), "the picture").clamp_(-1, 1)
 
 
 @torch.inference_mode()
@@ -42,15 +39,3 @@ def decode_audio(vae: AudioVAE, latents: torch.Tensor, samples: int | None = Non
     """Latents (B, C, N) -> sound (B, samples) float32 in [-1, 1], cut to `samples`. Always computed in float32."""
     sound = vae.decode(latents.to(vae.device, torch.float32))[:, 0]
     return require_finite(sound, "the sound")[:, :samples]
-
-
-@contextmanager
-def _tiling(vae: AutoencoderKLWan, tiled: bool) -> Iterator[None]:
-    """Tiled only within the block: the VAE is shared with encoding."""
-    before = vae.use_tiling
-    if tiled:
-        vae.enable_tiling()
-    try:
-        yield
-    finally:
-        vae.use_tiling = before

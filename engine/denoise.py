@@ -42,6 +42,7 @@ class StepState:
 
 
 StepCallback = Callable[[StepState], bool | None]
+Announce = Callable[[DualTower, DualTower | None], None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class Known:
     audio: bool = False
 
 
+def compute_dtype(network: DualTower) -> torch.dtype:
+    """In which the network computes; its blocks may be stored otherwise."""
+    weight = network.video_ends.patch_embedding.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.dtype
+
+
 def velocity(
     network: DualTower,
     video: torch.Tensor,
@@ -75,7 +83,7 @@ def velocity(
     v2a_scale: float | torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One evaluation in the network's dtype; latents come and go in float32. Shapes as in `DualTower.forward`."""
-    dtype = next(network.parameters()).dtype
+    dtype = compute_dtype(network)
     video_v, audio_v = network(
         torch.cat((video, condition.to(video)), 1).to(dtype),
         audio.to(dtype),
@@ -102,6 +110,7 @@ def denoise(
     latent_fps: float,
     known: Known | None = None,
     callback: StepCallback | None = None,
+    announce: Announce | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Integrates the velocity by Euler's method, all guidance branches in one batch.
 
@@ -111,6 +120,7 @@ def denoise(
         condition: (B, stride + C, F, H, W).
         positive, negative: text embeddings (B, S, text_dim); `negative` may be None where guidance is 1.
         callback: called after every step; returning False ends the run with `Cancelled`.
+        announce: told before every step which network computes, and which one in the step after it.
 
     Returns:
         Final latents of picture and sound. A known side is returned as it came.
@@ -130,11 +140,15 @@ def denoise(
     a2v, v2a = (s if all_on or s == 0 else s * bridged.view(-1, 1, 1) for s in (guidance.a2v, guidance.v2a))
     many = len(todo)
 
-    for step in steps:
-        t_video = 0.0 if known.video else step.video_timestep
+    levels = [0.0 if known.video else step.video_timestep for step in steps]
+    networks = [*map(expert_at, levels), None]
+    for n, (step, t_video) in enumerate(zip(steps, levels, strict=True)):
         t_audio = 0.0 if known.audio else step.audio_timestep
-        network = expert_at(t_video)
-        scales = [s.to(next(network.parameters()).dtype) if isinstance(s, torch.Tensor) else s for s in (a2v, v2a)]
+        network = networks[n]
+        assert network is not None
+        if announce is not None:
+            announce(network, networks[n + 1])
+        scales = [s.to(compute_dtype(network)) if isinstance(s, torch.Tensor) else s for s in (a2v, v2a)]
         video_v, audio_v = velocity(
             network,
             video.repeat(many, 1, 1, 1, 1),
@@ -153,7 +167,7 @@ def denoise(
             guided = combine(list(audio_v.chunk(many)), guidance.text, guidance.bridge)
             audio = require_finite(audio + step.audio_delta * guided, f"the sound's latents (step {step.index + 1})")
         if callback is not None:
-            state = StepState(step.index + 1, len(steps), t_video, t_audio, video, audio)
+            state = StepState(step.index + 1, step.index + len(steps) - n, t_video, t_audio, video, audio)
             if callback(state) is False:
-                raise Cancelled(f"stopped after step {step.index + 1} of {len(steps)}")
+                raise Cancelled(f"stopped after step {step.index + 1} of {state.steps}")
     return video, audio

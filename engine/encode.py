@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +49,10 @@ def encode_text(tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, t
     full = [len(ids) for ids in tokenizer(cleaned)["input_ids"]]
     tokens = tokenizer(cleaned, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
-    device = encoder.shared.weight.device
-    hidden = encoder(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+    # The table of words may lie in main memory while the layers compute elsewhere, in another precision.
+    norm = encoder.encoder.final_layer_norm.weight
+    words = encoder.shared(ids.to(encoder.shared.weight.device)).to(norm)
+    hidden = encoder(inputs_embeds=words, attention_mask=mask.to(norm.device)).last_hidden_state
     return TextEmbedding(hidden * mask.to(hidden)[..., None], ids, [n > TEXT_TOKENS for n in full])
 
 
@@ -80,12 +84,14 @@ def condition_latents(
     frames: int,
     height: int,
     width: int,
+    tiled: bool = False,
 ) -> torch.Tensor:
     """Mask and latents of the known frames.
 
     Args:
         first, last: (3, height, width) in [-1, 1], or None. Without a first picture it is white, which is what the
             released weights accept as "no picture".
+        tiled: encode in overlapping tiles: less memory, tiny differences where tiles blend.
 
     Returns:
         (1, stride + C, F, H, W): the mask channels, one per frame of a latent frame, then the condition latents of
@@ -99,8 +105,21 @@ def condition_latents(
     if last is not None:
         video[0, :, -1] = last
         mask[:, -1, -1] = 1
-    latents = encode_frames(vae, video)
+    with tiling(vae, tiled):
+        latents = encode_frames(vae, video)
     return torch.cat((mask.to(latents), latents), 1)
+
+
+@contextmanager
+def tiling(vae: AutoencoderKLWan, tiled: bool) -> Iterator[None]:
+    """Tiled only within the block: the VAE is shared by encoding and decoding."""
+    before = vae.use_tiling
+    if tiled:
+        vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.use_tiling = before
 
 
 def picture_tensor(image: Image.Image) -> torch.Tensor:

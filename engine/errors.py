@@ -6,6 +6,7 @@
     |   `-- OutputError    encoding, muxing or publishing the result failed; nothing partial is left behind
     |-- CheckpointError    a model folder is incomplete, misshapen, or uses an option that is not built
     |-- LoraError          a LoRA file cannot be used: not what it claims to be, or made for another model
+    |-- OutOfMemory        memory ran out, also with the leanest plan; says what would fit
     |-- NumericsError      latents, frames or samples became NaN or infinite
     `-- Cancelled          the caller stopped the run
 
@@ -38,6 +39,10 @@ class CheckpointError(MovaError):
 
 class LoraError(MovaError):
     """A LoRA file cannot be read as one, or does not fit the model. The message names the file and what is wrong."""
+
+
+class OutOfMemory(MovaError):
+    """The device's or the machine's memory ran out, and a leaner way did not help either."""
 
 
 class NumericsError(MovaError):

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from engine.decode import decode_audio, decode_video, require_finite
-from engine.denoise import Guidance, Known, StepCallback, denoise, velocity
+from engine.denoise import Guidance, Known, StepCallback, StepState, compute_dtype, denoise, velocity
 from engine.encode import (
     TextEmbedding,
     condition_latents,
@@ -29,10 +29,12 @@ from engine.encode import (
 )
 from engine.errors import CheckpointError, RequestError
 from engine.media import fit_image, load_image
+from engine.memory.carry import Carrier, PlannedCarrier
+from engine.memory.plan import Plan
 from engine.models import AudioVAE, DualTower
 from engine.profile import ModelProfile, read_profile
 from engine.request import ClipRequest, SizeRules, auto_size, check_number
-from engine.schedule import ScheduleConfig, paired_steps
+from engine.schedule import ScheduleConfig, Step, paired_steps
 from engine.timing import ClipLength
 from engine.weights import load_component, load_schedule, load_text_encoder, load_tokenizer, read_index
 
@@ -89,6 +91,7 @@ class MovaPipeline:
         self.schedule = schedule
         self.boundary_ratio = boundary_ratio
         self.profile = profile or ModelProfile()
+        self.carrier = Carrier(self)
         config = video_vae.config
         self.stride = int(config.scale_factor_temporal)
         self.rules = SizeRules(
@@ -100,7 +103,11 @@ class MovaPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, torch_dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        cls,
+        folder: str | Path,
+        torch_dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        plan: Plan | None = None,
     ) -> MovaPipeline:
         """Loads any folder in the released layout.
 
@@ -108,31 +115,46 @@ class MovaPipeline:
             folder: holds `model_index.json` and a folder per component.
             torch_dtype: of towers, bridge and text encoder; both VAEs stay in float32.
             device: where everything goes.
+            plan: says all of that better; see `engine.memory.plan.make_plan`. Networks then stay in main memory or in
+                their files, and are on the device while they are needed there.
 
         Raises:
             CheckpointError: the folder does not hold exactly what its configs promise.
         """
         index, device = read_index(folder), torch.device(device)
+        stored: torch.dtype | None = torch_dtype
+        if plan is not None:
+            device = torch.device("cpu")
+            stored = getattr(torch, plan.dtype) if plan.plain and plan.device == "cpu" else None
 
-        def load(name: str, dtype: torch.dtype = torch_dtype) -> Any:
+        def load(name: str, dtype: torch.dtype | None = stored) -> Any:
             return load_component(index.folder, name, dtype, device)
 
         audio, bridge = load("audio_dit"), load("dual_tower_bridge")
-        return cls(
+        pipe = cls(
             high_noise=DualTower(load("video_dit"), audio, bridge),
             low_noise=DualTower(load("video_dit_2"), audio, bridge),
             video_vae=load("video_vae", torch.float32),
             audio_vae=load("audio_vae", torch.float32),
-            text_encoder=load_text_encoder(index.folder, torch_dtype, device),
+            text_encoder=load_text_encoder(index.folder, stored, device),
             tokenizer=load_tokenizer(index.folder),
             schedule=load_schedule(index.folder),
             boundary_ratio=index.boundary_ratio,
             profile=read_profile(index.folder),
         )
+        if plan is not None:
+            pipe.carry(plan)
+        return pipe
+
+    def carry(self, plan: Plan) -> MovaPipeline:
+        """Runs by `plan` from now on; the networks must have been loaded for one (see `from_pretrained`)."""
+        self.carrier = Carrier(self, plan) if plan.plain and plan.device == "cpu" else PlannedCarrier(self, plan)
+        return self
 
     @property
     def device(self) -> torch.device:
-        return self.video_vae.device
+        """Where it computes."""
+        return self.carrier.device
 
     def to(self, device: str | torch.device) -> MovaPipeline:
         """Moves every network to `device`."""
@@ -249,20 +271,27 @@ class MovaPipeline:
 
         stage("text")
         guided = r.guidance != 1 or r.bridge_guidance != 1
-        positive = self.encode_prompt([q.prompt for q in requests])
-        negative = self.encode_prompt([q.negative_prompt for q in requests]).embeds if guided else None
+
+        def read_prompts() -> tuple[TextEmbedding, torch.Tensor | None]:
+            texts = self.encode_prompt([q.prompt for q in requests])
+            return texts, self.encode_prompt([q.negative_prompt for q in requests]).embeds if guided else None
+
+        positive, negative = self.carrier.attempt("text", read_prompts)
 
         stage("picture")
-        condition = torch.cat(
-            [
-                self._condition(firsts[i], lasts[i], given_video_latents, i, r.frames, r.height, r.width)
-                for i in range(count)
-            ]
-        )
+
+        def read_pictures() -> torch.Tensor:
+            return torch.cat(
+                [
+                    self._condition(firsts[i], lasts[i], given_video_latents, i, r.frames, r.height, r.width)
+                    for i in range(count)
+                ]
+            )
+
+        condition = self.carrier.attempt("picture", read_pictures)
 
         stage("denoise")
-        video, audio = denoise(
-            self.expert_at,
+        video, audio = self._denoised(
             video,
             audio,
             condition,
@@ -278,7 +307,9 @@ class MovaPipeline:
         frames = sound = None
         if output_type != "latent":
             stage("decode")
-            frames, sound = self.decode(video, audio, length.samples, output_type, tiled_decode)
+            frames, sound = self.carrier.attempt(
+                "decode", lambda: self.decode(video, audio, length.samples, output_type, tiled_decode)
+            )
         return MovaOutput(
             frames,
             sound,
@@ -290,9 +321,52 @@ class MovaPipeline:
             positive.truncated,
         )
 
+    def _denoised(
+        self,
+        video: torch.Tensor,
+        audio: torch.Tensor,
+        condition: torch.Tensor,
+        positive: torch.Tensor,
+        negative: torch.Tensor | None,
+        steps: list[Step],
+        guidance: Guidance,
+        latent_fps: float,
+        known: Known,
+        callback: StepCallback | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The velocity loop. An attempt that ran out of memory goes on from its last whole step."""
+        done: list[Any] = [0, video, audio]
+        device = self.device
+
+        def remember(state: StepState) -> bool | None:
+            done[:] = state.step, state.video_latents, state.audio_latents
+            return None if callback is None else callback(state)
+
+        def run() -> tuple[torch.Tensor, torch.Tensor]:
+            first = self.expert_at(0.0 if known.video else steps[done[0]].video_timestep)
+            with self.carrier.experts(first):
+                return denoise(
+                    self.expert_at,
+                    done[1].to(device),
+                    done[2].to(device),
+                    condition.to(device),
+                    positive.to(device),
+                    None if negative is None else negative.to(device),
+                    steps[done[0] :],
+                    guidance,
+                    latent_fps,
+                    known,
+                    remember,
+                    self.carrier.step,
+                )
+
+        return self.carrier.attempt("denoise", run)
+
     def encode_prompt(self, prompts: str | Sequence[str]) -> TextEmbedding:
         """Texts -> embeddings (B, 512, text_dim) with what was cut."""
-        return encode_text(self.tokenizer, self.text_encoder, [prompts] if isinstance(prompts, str) else list(prompts))
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        with self.carrier.text():
+            return encode_text(self.tokenizer, self.text_encoder, texts)
 
     def encode_condition(
         self, image: Picture = None, last_image: Picture = None, *, num_frames: int, height: int, width: int
@@ -300,17 +374,20 @@ class MovaPipeline:
         """Mask and latents of the known frames, (1, stride + C, F, H, W)."""
         loaded = [_picture(p) for p in (image, last_image)]
         pictures = [None if p is None else picture_tensor(fit_image(p, width, height)) for p in loaded]
-        return condition_latents(self.video_vae, pictures[0], pictures[1], num_frames, height, width)
+        with self.carrier.pictures():
+            return condition_latents(self.video_vae, pictures[0], pictures[1], num_frames, height, width)
 
     def encode_video(self, frames: Any) -> torch.Tensor:
         """Frames (F, H, W, 3) or (B, F, H, W, 3), uint8 or float in [0, 1] -> latents for `given_video_latents`."""
         tensor = frames_tensor(frames)
         ClipRequest("", tensor.shape[4], tensor.shape[3], tensor.shape[2]).checked(self.rules)
-        return encode_frames(self.video_vae, tensor)
+        with self.carrier.pictures():
+            return encode_frames(self.video_vae, tensor)
 
     def encode_audio(self, samples: Any, rate: int) -> torch.Tensor:
         """Mono samples (T,) or (B, T) in [-1, 1] at `rate` Hz -> latents for `given_audio_latents`."""
-        return encode_samples(self.audio_vae, samples, int(check_number("rate", rate, 1, 768_000)))
+        with self.carrier.pictures():
+            return encode_samples(self.audio_vae, samples, int(check_number("rate", rate, 1, 768_000)))
 
     def decode(
         self,
@@ -321,8 +398,10 @@ class MovaPipeline:
         tiled: bool = False,
     ) -> tuple[Any, Any]:
         """Latents -> (frames, audio) in the form of `output_type`; the sound is cut to `samples`."""
-        frames = (decode_video(self.video_vae, video_latents, tiled) + 1) / 2  # (B, 3, F, H, W)
-        sound = decode_audio(self.audio_vae, audio_latents, samples)
+        with self.carrier.pictures():
+            tiled = tiled or self.carrier.tiles != "none"
+            frames = decode_video(self.video_vae, video_latents, tiled).add_(1).div_(2)  # (B, 3, F, H, W)
+            sound = decode_audio(self.audio_vae, audio_latents, samples)
         if output_type == "pt":
             return frames.transpose(1, 2), sound
         array = frames.permute(0, 2, 3, 4, 1).cpu().numpy()
@@ -360,21 +439,22 @@ class MovaPipeline:
         network = self.expert_at(float(t_video[0]))
         scale: float | torch.Tensor = bridge_scale
         if isinstance(bridge_scale, torch.Tensor) and bridge_scale.numel() > 1:
-            scale = bridge_scale.to(device, next(network.parameters()).dtype).view(-1, 1, 1)
+            scale = bridge_scale.to(device, compute_dtype(network)).view(-1, 1, 1)
         elif isinstance(bridge_scale, torch.Tensor):
             scale = float(bridge_scale)
-        return velocity(
-            network,
-            video_latents.to(device),
-            audio_latents.to(device),
-            condition.to(device),
-            prompt_embeds.to(device),
-            t_video,
-            t_audio,
-            self.latent_fps(fps),
-            scale,
-            scale,
-        )
+        with self.carrier.experts(network):
+            return velocity(
+                network,
+                video_latents.to(device),
+                audio_latents.to(device),
+                condition.to(device),
+                prompt_embeds.to(device),
+                t_video,
+                t_audio,
+                self.latent_fps(fps),
+                scale,
+                scale,
+            )
 
     def latent_fps(self, fps: float) -> float:
         """Latent frames per second of a clip at `fps`."""
@@ -434,8 +514,11 @@ class MovaPipeline:
         pictures = [None if p is None else picture_tensor(fit_image(p, width, height)) for p in (first, last)]
         if pictures[0] is None and given is not None:
             # The picture is known, so its first frame is: a white one would contradict it.
-            pictures[0] = decode_video(self.video_vae, given[index : index + 1, :, :1])[0, :, 0].cpu()
-        return condition_latents(self.video_vae, pictures[0], pictures[1], frames, height, width)
+            with self.carrier.pictures():
+                pictures[0] = decode_video(self.video_vae, given[index : index + 1, :, :1])[0, :, 0].cpu()
+        with self.carrier.pictures():
+            tiled = self.carrier.tiles == "both"
+            return condition_latents(self.video_vae, pictures[0], pictures[1], frames, height, width, tiled)
 
     def _check_channels(self) -> None:
         """Towers and VAEs must fit each other; a mismatch is named."""

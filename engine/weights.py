@@ -86,13 +86,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_component(folder: str | Path, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+def load_component(folder: str | Path, name: str, dtype: torch.dtype | None, device: torch.device) -> Any:
     """One network of the layout, in evaluation mode.
 
     Args:
         folder: the model folder.
         name: a key of `COMPONENTS`.
-        dtype: of the weights in memory.
+        dtype: of the weights in memory; None keeps them as stored, on the CPU mapped from their file.
         device: where they go.
 
     Raises:
@@ -148,7 +148,7 @@ def check_video_vae(config: dict[str, Any]) -> None:
             raise CheckpointError(f"video_vae: {option} has {count} numbers, but z_dim is {config.get('z_dim', 16)}")
 
 
-def load_text_encoder(folder: str | Path, dtype: torch.dtype, device: torch.device) -> UMT5EncoderModel:
+def load_text_encoder(folder: str | Path, dtype: torch.dtype | None, device: torch.device) -> UMT5EncoderModel:
     """The UMT5 encoder, as strictly as `load_component`. Its embedding may be stored under either of its two names."""
     config = read_json(Path(folder) / "text_encoder" / "config.json")
     if config.get("model_type") != "umt5":
@@ -220,6 +220,13 @@ def stored_shapes(files: list[Path]) -> Shapes:
     return shapes
 
 
+def stored_bytes(files: list[Path]) -> int:
+    """Bytes that a weight takes in `files`, by the first tensor."""
+    with safe_open(files[0], framework="pt") as tensors:
+        kind = str(tensors.get_slice(next(iter(tensors.keys()))).get_dtype())
+    return int("".join(c for c in kind.split("_")[0] if c.isdigit())) // 8
+
+
 def check_tensors(name: str, expected: Shapes, stored: Shapes) -> None:
     """Raises `CheckpointError` naming the missing, unexpected and misshapen tensors of component `name`."""
     faults = []
@@ -243,7 +250,7 @@ def _fill(
     model: Model,
     name: str,
     files: list[Path],
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     tied: dict[str, str] | None = None,
 ) -> Model:
@@ -254,7 +261,7 @@ def _fill(
     names = {k: tied.get(k, k) if tied.get(k, k) not in stored else k for k in stored}
     check_tensors(name, expected, {names[k]: v for k, v in stored.items() if k not in tied or names[k] != k})
     for file in files:
-        state = {names[k]: v.to(dtype) for k, v in load_file(file, device=str(device)).items()}
+        state = {names[k]: v if dtype is None else v.to(dtype) for k, v in load_file(file, device=str(device)).items()}
         model.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False, assign=True)
     if isinstance(model, UMT5EncoderModel):
         model.tie_weights()

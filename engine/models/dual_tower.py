@@ -14,6 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import nn
 
+from engine.models import lean
 from engine.models.bridge import Bridge, Conditioner
 from engine.models.options import require
 from engine.models.rope import Table, audio_table, clock_table, video_table
@@ -136,7 +137,14 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
 
 
 class JointBlock(nn.Module):
-    """Layer i of both towers, with the bridge before them; the video tower's last layers have no partner."""
+    """Layer i of both towers, with the bridge before them; the video tower's last layers have no partner.
+
+    Attributes:
+        at_once: samples of a batch that go through together, the others after them; None is all. Fewer at once take
+            less memory for the same weights.
+    """
+
+    at_once: int | None = None
 
     def __init__(
         self, video: TowerBlock, audio: TowerBlock | None, a2v: Conditioner | None, v2a: Conditioner | None
@@ -162,7 +170,40 @@ class JointBlock(nn.Module):
         a2v_scale: Scale,
         v2a_scale: Scale,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """video (B, L, D), audio (B, N, A) -> the same shapes. Both directions see the states as they stood."""
+        """video (B, L, D), audio (B, N, A) -> the same shapes. Both directions see the states as they stood.
+
+        Without gradients a long `video` (see `engine.models.lean`) is changed in place.
+        """
+        if not self.at_once or len(video) <= self.at_once or torch.is_grad_enabled():
+            return self._together(
+                video, audio, video_mod, audio_mod, video_text, audio_text, video_rope, audio_rope, video_clock,
+                audio_clock, a2v_scale, v2a_scale,
+            )  # fmt: skip
+        done = []
+        for start in range(0, len(video), self.at_once):
+            some = slice(start, start + self.at_once)
+            per_sample = (x[some] for x in (video, audio, video_mod, audio_mod, video_text, audio_text))
+            scales = (s[some] if isinstance(s, torch.Tensor) else s for s in (a2v_scale, v2a_scale))
+            done.append(self._together(*per_sample, video_rope, audio_rope, video_clock, audio_clock, *scales))
+        audio = torch.cat([a for _, a in done])
+        # A long picture was changed in place, slice by slice.
+        return video if lean.wanted(video) else torch.cat([v for v, _ in done]), audio
+
+    def _together(
+        self,
+        video: torch.Tensor,
+        audio: torch.Tensor,
+        video_mod: torch.Tensor,
+        audio_mod: torch.Tensor,
+        video_text: torch.Tensor,
+        audio_text: torch.Tensor,
+        video_rope: Table,
+        audio_rope: Table,
+        video_clock: Table,
+        audio_clock: Table,
+        a2v_scale: Scale,
+        v2a_scale: Scale,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.audio is None:
             return self.video(video, video_mod, video_text, video_rope), audio
         to_video, to_audio = None, None
@@ -170,8 +211,11 @@ class JointBlock(nn.Module):
             to_video = self.a2v(video, audio, video_clock, audio_clock)
         if not _is_off(v2a_scale):
             to_audio = self.v2a(audio, video, audio_clock, video_clock)
-        if to_video is not None:
+        if to_video is not None and lean.wanted(video):
+            torch.add(video, to_video.mul_(a2v_scale), out=video)
+        elif to_video is not None:
             video = video + a2v_scale * to_video
+        del to_video
         if to_audio is not None:
             audio = audio + v2a_scale * to_audio
         video = self.video(video, video_mod, video_text, video_rope)

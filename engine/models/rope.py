@@ -6,9 +6,12 @@ the bridge rotates the first half of a head against its second half. Source: RoF
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+
+from engine.models import lean
 
 BASE = 10000.0
 
@@ -22,7 +25,8 @@ def _angles(positions: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _table(angles: torch.Tensor, device: torch.device) -> Table:
-    return angles.cos().float().to(device), angles.sin().float().to(device)
+    with torch.inference_mode(False):  # tables are kept, and later ones may be asked for with gradients
+        return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
 def video_axes(head_dim: int) -> tuple[int, int, int]:
@@ -60,13 +64,31 @@ def clock_table(
 
 def rotate_pairs(x: torch.Tensor, table: Table) -> torch.Tensor:
     """Rotates (even, odd) neighbours. x: (B, L, heads, head width); the result has x's dtype."""
+    return _in_parts(_turn_pairs, x, table)
+
+
+def rotate_halves(x: torch.Tensor, table: Table) -> torch.Tensor:
+    """Rotates the first half of each head against the second. x: (B, L, heads, head width)."""
+    return _in_parts(_turn_halves, x, table)
+
+
+def _turn_pairs(x: torch.Tensor, table: Table) -> torch.Tensor:
     cos, sin = (part[:, None] for part in table)  # (L, 1, head width / 2): the same for every head
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
-def rotate_halves(x: torch.Tensor, table: Table) -> torch.Tensor:
-    """Rotates the first half of each head against the second. x: (B, L, heads, head width)."""
+def _turn_halves(x: torch.Tensor, table: Table) -> torch.Tensor:
     cos, sin = (part[:, None] for part in table)
     first, second = x.float().chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+
+
+def _in_parts(turn: Callable[[torch.Tensor, Table], torch.Tensor], x: torch.Tensor, table: Table) -> torch.Tensor:
+    """`turn(x, table)`, whose float32 temporaries are never those of a long sequence."""
+    if not lean.wanted(x):
+        return turn(x, table)
+    out = torch.empty_like(x)
+    for part in lean.parts(x.shape[1]):
+        out[:, part] = turn(x[:, part], (table[0][part], table[1][part]))
+    return out

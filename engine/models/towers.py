@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import nn
 
 from engine.attention import attention
+from engine.models import lean
 from engine.models.options import refuse_unbuilt, require
 from engine.models.rope import Table, rotate_pairs, video_axes
 
@@ -187,13 +188,30 @@ class TowerBlock(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(self, x: torch.Tensor, modulation: torch.Tensor, text: torch.Tensor, rope: Table) -> torch.Tensor:
-        """x (B, L, D), modulation (B, 6, D), text (B, S, D) -> (B, L, D)."""
+        """x (B, L, D), modulation (B, 6, D), text (B, S, D) -> (B, L, D); a long x is changed in place."""
+        if lean.wanted(x):
+            return self._lean(x, modulation, text, rope)
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).chunk(6, 1)  # each (B, 1, D)
         h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
         x = torch.addcmul(x, gate1, self.self_attn(h, h, rope))
         x = x + self.cross_attn(self.norm3(x), text)
         h = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
         return torch.addcmul(x, gate2, self.ffn(h))
+
+    def _lean(self, x: torch.Tensor, modulation: torch.Tensor, text: torch.Tensor, rope: Table) -> torch.Tensor:
+        """The same sums in place, and the feed-forward for a part of the tokens at a time."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + modulation).chunk(6, 1)
+        h = torch.empty_like(x)
+        for part in lean.parts(x.shape[1]):
+            torch.addcmul(shift1, self.norm1(x[:, part]), 1 + scale1, out=h[:, part])
+        torch.addcmul(x, gate1, self.self_attn(h, h, rope), out=x)
+        torch.add(x, self.cross_attn(self.norm3(x), text), out=x)
+        del h
+        for part in lean.parts(x.shape[1]):
+            some = x[:, part]
+            hidden = torch.addcmul(shift2, self.norm2(some), 1 + scale2)
+            torch.addcmul(some, gate2, self.ffn(hidden), out=some)
+        return x
 
 
 class Attention(nn.Module):
@@ -212,16 +230,19 @@ class Attention(nn.Module):
     def heads(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """q of x and k, v of source, each (B, tokens, heads, head width), q and k normalised."""
         shape = (self.num_heads, -1)
-        q = self.norm_q(self.q(x)).unflatten(-1, shape)
-        k = self.norm_k(self.k(source)).unflatten(-1, shape)
+        q = self.norm_q.own(self.q(x)).unflatten(-1, shape)
+        k = self.norm_k.own(self.k(source)).unflatten(-1, shape)
         return q, k, self.v(source).unflatten(-1, shape)
 
     def forward(self, x: torch.Tensor, source: torch.Tensor, rope: Table | None = None) -> torch.Tensor:
         """x (B, L, D) attends to source (B, S, source width); `rope` turns both (self-attention only)."""
         q, k, v = self.heads(x, source)
         if rope is not None:
-            q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
-        return self.o(attention(q, k, v).flatten(2))
+            q = rotate_pairs(q, rope)
+            k = rotate_pairs(k, rope)
+        mixed = attention(q, k, v).flatten(2)
+        del q, k, v
+        return self.o(mixed)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -230,6 +251,14 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert self.weight is not None
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+    def own(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of an x (B, L, D) that nobody else needs: a long one is changed in place."""
+        if not lean.wanted(x):
+            return self(x)
+        for part in lean.parts(x.shape[1]):
+            x[:, part] = self(x[:, part])
+        return x
 
 
 class Head(nn.Module):
@@ -244,6 +273,11 @@ class Head(nn.Module):
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """x (B, L, D), time (B, D) -> (B, L, out_features)."""
         shift, scale = (self.modulation + time[:, None]).chunk(2, 1)
+        if lean.wanted(x):
+            out = x.new_empty(*x.shape[:2], self.head.out_features)
+            for part in lean.parts(x.shape[1]):
+                out[:, part] = self.head(torch.addcmul(shift, self.norm(x[:, part]), 1 + scale))
+            return out
         return self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
 
 
