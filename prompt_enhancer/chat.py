@@ -19,31 +19,38 @@ class Chat:
     """A family's control tokens: what stands before the task, between the task and the answer."""
 
     name: str
-    sign: str  # a control token that only this family has
+    signs: tuple[str, ...]  # special tokens that this family has, and none above it in CHATS
     before_system: str
     before_user: str
     before_answer: str
 
 
 CHATS = (
-    Chat(NARROW, "<|write|>", "", "<|idea|>", "<|write|>"),
+    Chat(NARROW, ("<|write|>",), "", "<|idea|>", "<|write|>"),
+    Chat(
+        "chatml that thinks",
+        ("<|im_start|>", "<think>"),
+        "<|im_start|>system\n",
+        "<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",  # it shall answer at once
+    ),
     Chat(
         "chatml",
-        "<|im_start|>",
+        ("<|im_start|>",),
         "<|im_start|>system\n",
         "<|im_end|>\n<|im_start|>user\n",
         "<|im_end|>\n<|im_start|>assistant\n",
     ),
     Chat(
         "llama3",
-        "<|start_header_id|>",
+        ("<|start_header_id|>",),
         "<|start_header_id|>system<|end_header_id|>\n\n",
         "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
-    Chat("gemma", "<start_of_turn>", "<start_of_turn>user\n", "\n\n", "<end_of_turn>\n<start_of_turn>model\n"),
-    Chat("mistral", "[INST]", "[INST]", "\n\n", "[/INST]"),
-    Chat(PLAIN_CHAT, "", "", "\n\n", "\n\nANSWER:\n"),
+    Chat("gemma", ("<start_of_turn>",), "<start_of_turn>user\n", "\n\n", "<end_of_turn>\n<start_of_turn>model\n"),
+    Chat("mistral", ("[INST]",), "[INST]", "\n\n", "[/INST]"),
+    Chat(PLAIN_CHAT, (), "", "\n\n", "\n\nANSWER:\n"),
 )
 
 TASK = """\
@@ -65,6 +72,12 @@ start ::= [^\x00-\x20!-/:-@\[-`{-\x7f\u201c-\u201f\u00ab\u00bb\u3000-\u301f\uff0
 char ::= [^\x00-\x1f"#*<>@\[-`{-\x7f.!?\u201c-\u201f\u00ab\u00bb\u300c-\u300f\uff02\u3002\uff01\uff1f\u061f]
 stop ::= "." | "!" | "\u3002" | "\uff01"
 """
+
+LOOK = """\
+Describe this picture, the first frame of a video, in {language}: one or two short sentences about its look and framing,
+the people and things in it with their colours, and any words that can be read in it, without quotes. Say only what is
+seen. Do not say that anything stands still."""
+DESCRIPTION = GRAMMAR.replace('root ::= line "\\n" (line | "-") "\\n" line "\\n"', 'root ::= line (" " line)?')
 
 
 def question(chat: Chat, idea: str, description: str, style: str, language: str, words: int) -> list[Part]:

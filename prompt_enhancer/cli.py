@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     parsing.add_argument("--language", default="auto", choices=LANGUAGES, help="of the words that are added")
     parsing.add_argument("--length", type=int, default=MAX_WORDS, help="words at most (default: %(default)s)")
     parsing.add_argument("--model", help='a name from --models, a .gguf file, or "rules"')
+    parsing.add_argument("--vision", help='the model that describes the image: a name, a .gguf file, or "off"')
     parsing.add_argument("--seed", type=int, default=0, help="another number, another suggestion")
     parsing.add_argument("--seconds", type=float, default=60.0, help="for the model at most (default: %(default)s)")
     parsing.add_argument("--json", action="store_true", help="everything that is known of the result, as JSON")
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         style=options.style,
         length=options.length,
         model=options.model,
+        vision=options.vision,
         seed=options.seed,
         seconds=options.seconds,
     )

@@ -6,64 +6,33 @@ checks those lines; two bad answers, a missing model or one that fails, and the 
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
 
 from prompt_enhancer import rules
-from prompt_enhancer.catalogue import Chosen, choose
-from prompt_enhancer.chat import CHATS, GRAMMAR, Part, question
-from prompt_enhancer.guarantees import Facts, facts_of, problems, verify, without_stillness
+from prompt_enhancer.asking import Answer, Writes, ask
+from prompt_enhancer.catalogue import choose, choose_vision
+from prompt_enhancer.draft import Draft, read_idea
+from prompt_enhancer.guarantees import verify
 from prompt_enhancer.lexicon import COLOURS
-from prompt_enhancer.pictures import PictureFacts, measure
+from prompt_enhancer.pictures import PictureFacts
 from prompt_enhancer.request import (
-    MAX_SPEECH_WORDS,
     NO_SUBTITLES,
+    RULES,
     EnhancedPrompt,
     EnhancerCancelled,
     EnhanceRequest,
     IdeaError,
-    ModelError,
     Paragraph,
     checked,
-    clean,
     count_words,
-    is_written_in_latin,
-    language_of,
 )
 from prompt_enhancer.rules import FRAMES, Lines
-from prompt_enhancer.speech import MARKS, MAX_QUOTES, SLOT, Idea, read_speech, sentences
-from prompt_enhancer.writer import Cancelled, Loaded, Reply, Writer, missing
-
-log = logging.getLogger(__name__)
-
-MAX_CHARACTERS = 20_000  # read of an idea; far more than a prompt can hold
-TRIES = 2
-MOST_TOKENS = {True: 120, False: 300}  # of an answer, by whether the model is a narrow one
-NARROW_IDEA_CHARACTERS = 400
-
-
-class Writes(Protocol):
-    """What the enhancer needs of a model process; `Writer` is the real one."""
-
-    def load(self, path: Path, exact: bool, deadline: float, cancelled: Cancelled | None = None) -> Loaded: ...
-
-    def write(
-        self,
-        parts: list[Part],
-        grammar: str,
-        most: int,
-        deadline: float,
-        temperature: float = 0.0,
-        seed: int = 0,
-        cancelled: Cancelled | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Reply: ...
-
+from prompt_enhancer.speech import SLOT
+from prompt_enhancer.vision import seen
+from prompt_enhancer.writer import Cancelled, Writer
 
 _warm = Writer()
 
@@ -71,25 +40,6 @@ _warm = Writer()
 def release() -> None:
     """Gives back the memory of the warm model, for instance before a clip is made."""
     _warm.release()
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A request taken apart: all that any writer's lines are put around.
-
-    Attributes:
-        idea: speech out, slots in. sentences: of the idea, in order, masked.
-        language: of added words. picture: facts of the image, if one was given.
-        refused: what was left out so far, with the reason.
-    """
-
-    request: EnhanceRequest
-    idea: Idea
-    sentences: tuple[str, ...]
-    language: str
-    facts: Facts
-    picture: PictureFacts | None
-    refused: tuple[str, ...]
 
 
 def enhance(
@@ -108,145 +58,36 @@ def enhance(
 
     Raises:
         IdeaError: the request cannot become a valid prompt, or names a picture that cannot be read.
-        ModelError: `request.model` names no model that is there.
+        ModelError: `request.model` or `request.vision` names no model that is there.
         EnhancerCancelled: `cancelled` said so.
     """
     began = time.monotonic()
-    draft = read_idea(checked(request))
-    chosen = choose(request.model)
+    request = checked(request)
+    chosen, eyes = choose(request.model), choose_vision(request.vision)
+    draft = read_idea(request)
+    deadline = began + request.seconds
+    if draft.picture and eyes and not draft.request.image_description:
+        draft = seen(draft, eyes, writer or _warm, deadline, cancelled)
     plain = rules.write(draft.idea.masked, draft.sentences[0], draft.language, draft.request.image_description)
-    lines: Lines | None = None
-    refused: tuple[str, ...] = ()
-    why, tokens = "", 0
-    if chosen is None and request.model is None:
-        why = "the bundled model is not there"
+    answer = Answer(None, "the bundled model is not there" if request.model is None else "")
     if chosen:
-        lines, why, tokens, refused = _ask(draft, chosen, writer or _warm, on_text, cancelled, began)
+        answer = ask(draft, chosen, writer or _warm, deadline, on_text, cancelled)
     if cancelled and cancelled():
         raise EnhancerCancelled("the suggestion was stopped")
-    name = chosen.name if chosen and lines else "rules"
-    result = build(draft, lines or plain)
+    name, why = (chosen.name, "") if chosen and answer.lines else (RULES, answer.why)
+    result = build(draft, answer.lines or plain)
     if wrong := verify(result, draft.request):
-        if lines is None:
+        if answer.lines is None:
             raise AssertionError(f"the rules broke a guarantee: {'; '.join(wrong)}")
-        result, name, why = build(draft, plain), "rules", f"the whole prompt was not right: {'; '.join(wrong)}"
+        result, name, why = build(draft, plain), RULES, f"the whole prompt was not right: {'; '.join(wrong)}"
     return replace(
         result,
-        refused=result.refused + refused,
+        refused=result.refused + answer.refused,
         written_by=name,
         why_rules=why,
-        tokens=tokens,
+        tokens=answer.tokens,
         seconds=time.monotonic() - began,
     )
-
-
-def read_idea(request: EnhanceRequest) -> Draft:
-    """Takes a checked request apart.
-
-    Raises:
-        IdeaError: there are no words, or more speech than a prompt can hold.
-    """
-    text, refused = request.idea, []
-    if len(text) > MAX_CHARACTERS:
-        if set(text[MAX_CHARACTERS:]) & MARKS:
-            raise IdeaError(f"the idea has {len(text)} characters with speech to the end; at most {MAX_CHARACTERS} fit")
-        refused.append(f"only the first {MAX_CHARACTERS} of {len(text)} characters were read")
-        text = text[:MAX_CHARACTERS]
-    text = clean(text).replace(NO_SUBTITLES, " ")
-    idea = read_speech(text)
-    if len(idea.speech) >= MAX_QUOTES:
-        raise IdeaError(f"the idea has {MAX_QUOTES} quotes or more; a clip has room for a few")
-    spoken = count_words(" ".join(idea.speech))
-    limit = min(MAX_SPEECH_WORDS, request.length - 50)
-    if spoken > limit:
-        raise IdeaError(f"the speech has {spoken} words; at most {limit} fit into this prompt")
-    masked, removed = without_stillness(idea.masked)
-    refused += [f"{word!r}: implies stillness" for word in removed]
-    idea = Idea(masked, idea.speech)
-    found = sentences(masked)
-    if not found:
-        raise IdeaError("the idea is empty; say what is seen and heard")
-    language = request.language
-    if language == "auto":
-        language = language_of(re.sub(SLOT, " ", masked))
-    picture = measure(request.image) if request.image is not None else None
-    description, dropped = without_stillness(_description(request.image_description))
-    refused += [f"{word!r} in the picture's description: implies stillness" for word in dropped]
-    request = replace(request, image_description=description)
-    return Draft(request, idea, tuple(found), language, facts_of(idea, request), picture, tuple(refused))
-
-
-def _description(text: str) -> str:
-    """A picture's description without quote marks, at most 60 words."""
-    text = "".join(letter for letter in text if letter not in MARKS)
-    while count_words(text) > 60:
-        text = text[: int(len(text) * 0.9)].rpartition(" ")[0] or text[: int(len(text) * 0.9)]
-    return text
-
-
-def _ask(
-    draft: Draft,
-    chosen: Chosen,
-    writer: Writes,
-    on_text: Callable[[str], None] | None,
-    cancelled: Cancelled | None,
-    began: float,
-) -> tuple[Lines | None, str, int, tuple[str, ...]]:
-    """Lets the model write, at most twice: (its lines or None, why not, tokens, what was not believed)."""
-    outside = re.sub(SLOT, " ", draft.idea.masked)
-    if isinstance(writer, Writer) and (reason := missing()):
-        return None, reason, 0, ()
-    if chosen.narrow and (draft.language != "en" or not is_written_in_latin(outside)):
-        return None, "the bundled model writes English only", 0, ()
-    refused: list[str] = []
-    tokens, why = 0, ""
-    deadline = began + draft.request.seconds
-    try:
-        loaded = writer.load(chosen.path, chosen.narrow, deadline, cancelled)
-        chat = next((one for one in CHATS if one.name == loaded.chat), CHATS[-1])
-        asked = draft.idea.numbered(draft.idea.masked)
-        asked = " ".join((asked[:NARROW_IDEA_CHARACTERS] if chosen.narrow else asked).split())
-        words = draft.request.length - count_words(draft.idea.restored(draft.idea.masked)) - 10
-        parts = question(
-            chat, asked, draft.request.image_description, draft.request.style, draft.language, max(words, 30)
-        )
-        for attempt in range(TRIES):
-            heat = 0.0 if chosen.narrow and draft.request.seed == 0 and attempt == 0 else 0.6
-            seed = draft.request.seed * TRIES + attempt
-            reply = writer.write(parts, GRAMMAR, MOST_TOKENS[chosen.narrow], deadline, heat, seed, cancelled, on_text)
-            tokens += reply.tokens
-            lines = read_lines(reply.text)
-            wrong = _wrong(lines, draft, chosen.narrow)
-            if lines and wrong == ["detail"]:  # it may as well be left out
-                lines, wrong = replace(lines, detail=""), []
-            if lines and not wrong:
-                return lines, "", tokens, tuple(refused)
-            refused += _refusals(lines, draft, chosen.narrow)
-            why = f"{chosen.name} was not right twice"
-    except ModelError as error:
-        log.info("rules write: %s", error)
-        why = str(error)
-    return None, why, tokens, tuple(dict.fromkeys(refused))
-
-
-def read_lines(text: str) -> Lines | None:
-    """A model's answer as lines; None where it has not three."""
-    rows = [row.strip() for row in clean(text[:8000]).split("\n") if row.strip()]
-    if len(rows) != 3:
-        return None
-    return Lines(rows[0], "" if rows[1] == "-" else rows[1], rows[2])
-
-
-def _wrong(lines: Lines | None, draft: Draft, narrow: bool) -> list[str]:
-    if lines is None:
-        return ["form"]
-    return [kind for kind, found in problems(lines, draft.facts, draft.language, narrow).items() if found]
-
-
-def _refusals(lines: Lines | None, draft: Draft, narrow: bool) -> list[str]:
-    if lines is None:
-        return ["an answer without the three lines"]
-    return [one for found in problems(lines, draft.facts, draft.language, narrow).values() for one in found]
 
 
 def build(draft: Draft, lines: Lines) -> EnhancedPrompt:

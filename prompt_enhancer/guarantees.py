@@ -133,6 +133,13 @@ def line_problems(kind: str, line: str, facts: Facts, language: str) -> list[str
     return wrong
 
 
+def describes(text: str, language: str) -> bool:
+    """Whether a model's words can stand as the description of a picture."""
+    letters = sum(letter.isalpha() for letter in text)
+    sound = letters > 8 and not set(text) & MARKS and not _FORBIDDEN.search(text) and not CHATTER.search(text)
+    return sound and not _repeats(_words(text)) and not _language_problems(text, language)
+
+
 def _repeats(words: list[str]) -> bool:
     """A word three times in a row, or a run of four words three times."""
     if any(words[i] == words[i + 1] == words[i + 2] for i in range(len(words) - 2)):

@@ -12,9 +12,13 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llama_cpp as lib
 import numpy as np
+
+if TYPE_CHECKING:
+    from prompt_enhancer.eyes import Eyes, Picture
 
 MAX_CONTEXT = 4096
 NARROW_CONTEXT = 512
@@ -24,14 +28,14 @@ _problems: list[str] = []
 
 
 @lib.llama_log_callback
-def _log(level: int, text: bytes, _: object) -> None:
+def listen(level: int, text: bytes, _: object) -> None:
     """Keeps llama.cpp's warnings and errors, the last of which explains a failure; drops the rest."""
     if level in (_WARNING, _ERROR) and text.strip():
         _problems.append(text.decode("utf-8", errors="replace").strip())
         del _problems[:-20]
 
 
-def _reason(otherwise: str) -> str:
+def reason_of_failure(otherwise: str) -> str:
     """What llama.cpp said of its failure: its first error, without the names of its functions."""
     said = [line.rpartition(": ")[2] if "error" not in line else line.partition(": ")[2] for line in _problems]
     telling = [line for line in said if line and "failed to load model" not in line]
@@ -60,6 +64,11 @@ def check_header(path: Path) -> None:
         raise LoadError(f"{path.name} is damaged: it claims {tensors} tensors and {entries} entries")
 
 
+def _check(code: int) -> None:
+    if code:
+        raise LoadError(f"llama.cpp stopped with code {code}; the context may be full")
+
+
 class Llama:
     """One loaded model with its context."""
 
@@ -73,13 +82,13 @@ class Llama:
             LoadError: with llama.cpp's own last words.
         """
         check_header(path)
-        lib.llama_log_set(_log, ctypes.c_void_p(0))
+        lib.llama_log_set(listen, ctypes.c_void_p(0))
         lib.llama_backend_init()
         options = lib.llama_model_default_params()
         options.check_tensors = True
         self.model = lib.llama_model_load_from_file(os.fsencode(path), options)
         if not self.model:
-            raise LoadError(f"{path.name} cannot be loaded: {_reason('no reason given')}")
+            raise LoadError(f"{path.name} cannot be loaded: {reason_of_failure('no reason given')}")
         self.vocab = lib.llama_model_get_vocab(self.model)
         known = lib.llama_model_n_ctx_train(self.model)
         self.context = min(NARROW_CONTEXT if exact else MAX_CONTEXT, known if known > 0 else MAX_CONTEXT)
@@ -91,7 +100,7 @@ class Llama:
             settings.flash_attn_type = 0
         self.state = lib.llama_init_from_model(self.model, settings)
         if not self.state:
-            raise LoadError(f"{path.name} does not run: {_reason('not enough memory')}")
+            raise LoadError(f"{path.name} does not run: {reason_of_failure('not enough memory')}")
 
     def meta(self, key: str) -> str:
         """A text entry of the file; empty if it has none."""
@@ -108,10 +117,10 @@ class Llama:
             raise LoadError(f"the tokenizer needs {-count} tokens for {len(raw)} bytes")
         return list(room[:count])
 
-    def has_control(self, name: str) -> bool:
-        """Whether this is one control token of the file."""
+    def has_special(self, name: str) -> bool:
+        """Whether this is one token of the file that plain text cannot become."""
         ids = self.tokens(name, control=True)
-        return len(ids) == 1 and lib.llama_vocab_is_control(self.vocab, ids[0])
+        return len(ids) == 1 and self.tokens(name) != ids
 
     def start(self) -> list[int]:
         """The token that opens every text of this model, if it has one."""
@@ -127,9 +136,7 @@ class Llama:
 
     def _decode(self, tokens: Sequence[int]) -> None:
         array = (ctypes.c_int32 * len(tokens))(*tokens)
-        code = lib.llama_decode(self.state, lib.llama_batch_get_one(array, len(tokens)))
-        if code:
-            raise LoadError(f"llama.cpp stopped with code {code}; the context may be full")
+        _check(lib.llama_decode(self.state, lib.llama_batch_get_one(array, len(tokens))))
 
     def write(
         self, prompt: Sequence[int], grammar: str, most: int, temperature: float, seed: int
@@ -138,20 +145,39 @@ class Llama:
 
         Pieces are whole characters; a token that ends inside one yields an empty text.
         """
+        lib.llama_memory_clear(lib.llama_get_memory(self.state), True)
+        self._decode(prompt)
+        yield from self._continued(len(prompt), grammar, most, temperature, seed)
+
+    def look(
+        self, eyes: Eyes, picture: Picture, parts: Sequence[tuple[str, bool] | None], grammar: str, most: int
+    ) -> Iterator[tuple[str, int]]:
+        """Writes about a picture, which stands where a part is None; yields what `write` does."""
+        lib.llama_memory_clear(lib.llama_get_memory(self.state), True)
+        place = eyes.show(self, picture, parts)
+        yield from self._continued(place, grammar, most, 0.0, 0)
+
+    def _continued(
+        self, place: int, grammar: str, most: int, temperature: float, seed: int
+    ) -> Iterator[tuple[str, int]]:
+        """Samples on from what was decoded; place: position of the next token."""
         sampler = self._sampler(grammar, temperature, seed)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         buffer = ctypes.create_string_buffer(512)
-        lib.llama_memory_clear(lib.llama_get_memory(self.state), True)
+        batch = lib.llama_batch_init(1, 0, 1)
         try:
-            self._decode(prompt)
-            for number in range(1, min(most, self.context - len(prompt)) + 1):
+            for number in range(1, min(most, self.context - place) + 1):
                 token = lib.llama_sampler_sample(sampler, self.state, -1)
                 if lib.llama_vocab_is_eog(self.vocab, token):
                     return
                 length = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
                 yield decoder.decode(buffer.raw[: max(length, 0)]), number
-                self._decode([token])
+                batch.n_tokens = 1
+                batch.token[0], batch.pos[0], batch.n_seq_id[0], batch.logits[0] = token, place + number - 1, 1, 1
+                batch.seq_id[0][0] = 0
+                _check(lib.llama_decode(self.state, batch))
         finally:
+            lib.llama_batch_free(batch)
             lib.llama_sampler_free(sampler)
 
     def _sampler(self, grammar: str, temperature: float, seed: int) -> object:

@@ -21,6 +21,7 @@ MAX_TRIGGER_CHARACTERS = 100
 MAX_SPEECH_WORDS = 190  # of 250: the rest is needed for who speaks, what is seen and what is heard
 LANGUAGES = ("auto", "en", "zh", "es", "ar")
 RULES = "rules"  # as a model's name: no model
+OFF = "off"  # as a vision model's name: the image is only measured
 
 
 class EnhancerError(Exception):
@@ -52,6 +53,7 @@ class EnhanceRequest:
         style: a look, such as "watercolour"; empty for none.
         length: words of the result at most, 60 to 250.
         model: name of a known model, path of a GGUF file, "rules" for none; None is the bundled one.
+        vision: name or file of the model that describes the image, "off" for none; None is the one that is installed.
         seed: another seed gives another suggestion.
         seconds: limit for the model's work, loading included.
     """
@@ -64,6 +66,7 @@ class EnhanceRequest:
     style: str = ""
     length: int = MAX_WORDS
     model: str | None = None
+    vision: str | None = None
     seed: int = 0
     seconds: float = 60.0
 

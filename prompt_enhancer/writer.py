@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 KEEP_SECONDS = 300.0  # an unused model is given back after this long
 SMALL = 64_000_000  # bytes of a file whose model runs on one thread
+LOOK_TOKENS = 120  # of a picture's description
 TICK = 0.05
 Cancelled = Callable[[], bool]  # asked again and again; True stops the work
 CANCEL_SECONDS = 1.0  # a process that does not stop by itself is ended
@@ -48,6 +49,13 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 2
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from None
 
 
 @dataclass(frozen=True)
@@ -80,44 +88,65 @@ class Writer:
         self.process: subprocess.Popen[str] | None = None
         self.errors: IO[bytes] | None = None
         self.answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.path: Path | None = None
+        self.files: tuple[Path, Path | None] | None = None
         self.loaded: Loaded | None = None
         self.idle: threading.Timer | None = None
 
-    def load(self, path: Path, exact: bool, deadline: float, cancelled: Cancelled | None = None) -> Loaded:
+    @contextlib.contextmanager
+    def turn(self, deadline: float, cancelled: Cancelled | None = None) -> Iterator[None]:
+        """Waits until nobody else is asking; nobody else asks, and no other model is loaded, until the end.
+
+        Raises:
+            ModelError: it took too long. EnhancerCancelled: `cancelled` said so.
+        """
+        while not self.lock.acquire(timeout=TICK):
+            if cancelled and cancelled():
+                raise EnhancerCancelled("the suggestion was stopped")
+            if time.monotonic() > deadline:
+                raise ModelError("the model was busy with other suggestions")
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def load(
+        self,
+        path: Path,
+        exact: bool,
+        deadline: float,
+        cancelled: Cancelled | None = None,
+        projector: Path | None = None,
+    ) -> Loaded:
         """Makes sure this file is loaded.
 
         Args:
             exact: keep the attention cache in float32. deadline: on time.monotonic's clock.
+            projector: the picture half of a vision model.
 
         Raises:
             ModelError: it cannot be; the message says why. EnhancerCancelled: `cancelled` said so.
         """
         with self.lock:
             self._rest()
-            if self.path == path and self.process and self.process.poll() is None and self.loaded:
+            if self.files == (path, projector) and self.process and self.process.poll() is None and self.loaded:
                 return self.loaded
             self.release()
             if reason := missing():
                 raise ModelError(reason)
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                raise ModelError(f"{path.name} cannot be read: {error.strerror}") from None
+            size = _size(path) + (_size(projector) if projector else 0)
             self._start()
             # llama.cpp's threads wait for each other by spinning: a small model is faster, and never stuck, with one
             threads = self.threads if size > SMALL else 1
             order = {"load": str(path), "threads": threads, "exact": exact, "memory": self.memory}
-            self._tell(order)
             try:
+                self._tell(order | {"projector": str(projector) if projector else None})
                 answer = self._next(deadline, cancelled, int(size * 1.3) + self.memory, "loading")
+                if "loaded" not in answer:
+                    raise ModelError(str(answer.get("error", "the model's process made no sense")))
+                self.files, self.loaded = (path, projector), Loaded(**answer["loaded"])
             except BaseException:
                 self.release()
                 raise
-            if "error" in answer:
-                self.release()
-                raise ModelError(answer["error"])
-            self.path, self.loaded = path, Loaded(**answer["loaded"])
             return self.loaded
 
     def write(
@@ -136,11 +165,40 @@ class Writer:
         Raises:
             ModelError: the process died or did not answer in time. EnhancerCancelled: `cancelled` said so.
         """
+        order = {"parts": parts, "grammar": grammar, "most": most, "temperature": temperature, "seed": seed}
+        return self._ask("write", order, deadline, cancelled, on_text)
+
+    def look(
+        self,
+        path: Path,
+        projector: Path,
+        image: Path,
+        task: str,
+        grammar: str,
+        deadline: float,
+        cancelled: Cancelled | None = None,
+    ) -> Reply:
+        """Loads a vision model and asks it about a picture file.
+
+        Raises:
+            ModelError: it cannot be loaded, died or did not answer in time. EnhancerCancelled: `cancelled` said so.
+        """
+        with self.lock:
+            self.load(path, False, deadline, cancelled, projector)
+            order = {"image": str(Path(image).absolute()), "task": task, "grammar": grammar, "most": LOOK_TOKENS}
+            return self._ask("look", order, deadline, cancelled, None)
+
+    def _ask(
+        self,
+        kind: str,
+        order: dict[str, Any],
+        deadline: float,
+        cancelled: Cancelled | None,
+        on_text: Callable[[str], None] | None,
+    ) -> Reply:
         with self.lock:
             self._rest()
-            seconds = max(0.1, deadline - time.monotonic())
-            order = {"parts": parts, "grammar": grammar, "most": most, "temperature": temperature}
-            self._tell({"write": order | {"seed": seed, "seconds": seconds}})
+            self._tell({kind: order | {"seconds": max(0.1, deadline - time.monotonic())}})
             text: list[str] = []
             try:
                 while True:
@@ -173,7 +231,7 @@ class Writer:
         """Ends the process and frees its memory; the next question starts another."""
         with self.lock:
             self._rest()
-            process, self.process, self.path, self.loaded = self.process, None, None, None
+            process, self.process, self.files, self.loaded = self.process, None, None, None
             if process is None:
                 return
             with contextlib.suppress(OSError, ValueError):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from prompt_enhancer import EnhancedPrompt, EnhanceRequest, IdeaError, enhance
@@ -126,6 +127,9 @@ class HostileModel:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.asked = 0
+
+    def turn(self, deadline: float, cancelled: Cancelled | None = None) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def load(self, path: Path, exact: bool, deadline: float, cancelled: Cancelled | None = None) -> Loaded:
         return Loaded("chatml", 4096, 0.0)
