@@ -3,11 +3,11 @@ rem Starts MOVA Studio. What follows goes to launch.py: start.bat doctor, start.
 setlocal EnableExtensions DisableDelayedExpansion
 chcp 65001 >nul
 set "PYTHON="
-if exist "%~dp0.uv\path" set /p "PYTHON=" <"%~dp0.uv\path"
+if exist "%~dp0.uv\path" for /f "usebackq delims=" %%p in ("%~dp0.uv\path") do set "PYTHON=%%p"
 if defined PYTHON if exist "%PYTHON%" goto :start
 call "%~dp0install.bat" --no-shortcuts
 if errorlevel 1 exit /b 1
-set /p "PYTHON=" <"%~dp0.uv\path"
+for /f "usebackq delims=" %%p in ("%~dp0.uv\path") do set "PYTHON=%%p"
 :start
 "%PYTHON%" "%~dp0launch.py" %*
 set "CODE=%ERRORLEVEL%"

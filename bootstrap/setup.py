@@ -141,8 +141,8 @@ def _is_damaged(layout: Layout) -> bool:
     return not _files_complete(layout, layout.env, stamp.backend)
 
 
-def _files_complete(layout: Layout, env: Path, tag: str) -> bool:
-    command = [str(store.python_in(env)), "-I", str(layout.smoke), "--backend", tag, "--files-only"]
+def _files_complete(layout: Layout, env: Path, tag: str, *more: str) -> bool:
+    command = [str(store.python_in(env)), "-I", str(layout.smoke), "--backend", tag, "--files-only", *more]
     try:
         done = subprocess.run(command, env=clean_environment(), capture_output=True, stdin=subprocess.DEVNULL)
     except OSError:
@@ -161,7 +161,7 @@ def _add(layout: Layout, stamp: Stamp, groups: tuple[str, ...]) -> bool:
         digest = layout.lock_hash(group)
         marker.touch()
         installed = _install(layout, python, lines, progress, f"add-{group}")
-        if not _files_complete(layout, layout.env, stamp.backend):
+        if not _files_complete(layout, layout.env, stamp.backend, "--note"):
             return False
         marker.unlink()
         if not installed:
@@ -395,7 +395,7 @@ def _install(layout: Layout, python: Path, lines: list[str], progress: Progress,
 
 
 def _smoke(layout: Layout, python: Path, tag: str, progress: Progress) -> None:
-    command = [str(python), "-I", str(layout.smoke), "--backend", tag]
+    command = [str(python), "-I", str(layout.smoke), "--backend", tag, "--note"]
     done = subprocess.run(
         command, env=clean_environment(), capture_output=True, stdin=subprocess.DEVNULL, encoding="utf-8"
     )

@@ -1,8 +1,9 @@
 """Runs inside a new environment and says whether it works: exit 0, or 1 with the reason on stderr.
 
-    python smoke.py --backend cpu [--files-only]
+    python smoke.py --backend cpu [--files-only] [--note]
 
-`--files-only` looks whether every installed file is there, and nothing else (a second instead of ten).
+`--files-only` looks whether every installed file is there, and nothing else (a second instead of ten). `--note` writes
+down which packages there are; from then on one that has vanished is missed.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ MODULES = (
 )
 
 
+NOTE = Path(sys.prefix) / "mova-packages"
+
+
 def check_files(backend: str) -> str:
     """Every file that pip noted down is there, and no CUDA package came with a build that has no use for it."""
-    count = 0
+    found = set()
     for dist in importlib.metadata.distributions():
         name = dist.metadata["Name"]
         if backend == "cpu" and name.lower().startswith("nvidia-"):
@@ -50,8 +54,17 @@ def check_files(backend: str) -> str:
             # compiled files come and go; everything else must stay
             if file.suffix != ".pyc" and not Path(str(dist.locate_file(file))).exists():
                 raise RuntimeError(f"{name} is incomplete: {file} is missing")
-        count += 1
-    return f"{count} packages complete"
+        found.add(name.lower())
+    missing = sorted({*NOTE.read_text(encoding="utf-8").split()} - found) if NOTE.is_file() else []
+    if missing or not found:
+        raise RuntimeError(f"packages have vanished: {', '.join(missing) or 'all of them'}")
+    return f"{len(found)} packages complete"
+
+
+def note_packages() -> None:
+    """Write down what is installed now."""
+    names = sorted({dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()})
+    NOTE.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def check_imports(backend: str) -> str:
@@ -101,6 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", required=True)
     parser.add_argument("--files-only", action="store_true")
+    parser.add_argument("--note", action="store_true")
     options = parser.parse_args()
     checks = [check_files] if options.files_only else [check_files, check_imports, check_matmul, check_encode]
     for check in checks:
@@ -110,6 +124,8 @@ def main() -> int:
         except Exception as error:  # whatever it is, the environment is not good
             sys.stderr.write(f"{check.__name__}: {type(error).__name__}: {error}\n")
             return 1
+    if options.note:
+        note_packages()
     return 0
 
 

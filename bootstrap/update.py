@@ -29,7 +29,7 @@ from pathlib import Path
 from bootstrap import package, store
 from bootstrap.installer import SetupError, clean_environment, in_words
 from bootstrap.package import ReleaseError
-from bootstrap.setup import build_beside
+from bootstrap.setup import OPTIONAL, build_beside
 from bootstrap.store import Layout
 
 FOLDER = ".update"
@@ -142,7 +142,8 @@ def _environment_for(layout: Layout, new: Path) -> Path | None:
     """A new environment beside the old one where the new version's locks differ; None where the old one serves it."""
     coming = Layout(layout.root, source=new)
     stamp = store.read_stamp(layout.env)
-    groups = ("base", *(g for g in (stamp.groups if stamp else ()) if g != "base" and coming.lock_file(g).is_file()))
+    had = [group for group in (stamp.groups if stamp else ()) if group != "base" and group not in OPTIONAL]
+    groups = ("base", *(group for group in had if coming.lock_file(group).is_file()))  # the next start offers the rest
     if stamp and all(stamp.groups.get(group) == coming.lock_hash(group) for group in groups):
         return None
     coming.state.mkdir(exist_ok=True)

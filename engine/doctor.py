@@ -2,7 +2,8 @@
 
 Each check is a function that takes nothing and returns one `Finding`; `CHECKS` lists them in the order of the
 report. A check may raise: the report then holds a failed finding with the reason, and the others go on. Nothing
-leaves the machine, and the home folder is shown as ~, so that a report can be posted as it is.
+leaves the machine; the home folder is shown as ~, passwords and tokens not at all, so that a report can be posted as it
+is.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import platformdirs
 import psutil
 
-Status = Literal["ok", "warn", "fail"]
+from engine import health
+from engine.finding import Finding, without_secrets
+from engine.folders import read_places
+
 ROOT = Path(__file__).resolve().parent.parent
 APP = "mova-studio"
 GIB = 2**30
@@ -33,25 +37,6 @@ LITTLE_MEMORY = 8 * GIB  # below it even small models swap
 LITTLE_DISK = 5 * GIB  # a few clips and their temporary files
 FFMPEG_SECONDS = 60
 NO_LIMIT = 2**60  # cgroup v1 writes a huge number where there is no limit
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        name: what was looked at.
-        status: "ok"; "warn" works with a loss; "fail" something will not work.
-        summary: what was found, in words.
-        todo: what the user can do; empty when there is nothing to do.
-        details: figures for programs; sizes in bytes.
-    """
-
-    name: str
-    status: Status
-    summary: str
-    todo: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 def check_machine() -> Finding:
@@ -208,7 +193,7 @@ def folders() -> dict[str, Path]:
     data = Path(platformdirs.user_data_dir(APP, appauthor=False))
     return {
         "data": data,
-        "models": data / "models",
+        "models": read_places(data).folder,
         "cache": Path(platformdirs.user_cache_dir(APP, appauthor=False)),
         "temporary": Path(tempfile.gettempdir()),
     }
@@ -297,6 +282,15 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("disk", check_disk),
     ("ffmpeg", check_ffmpeg),
     ("demo model", check_demo_model),
+    ("environment", health.check_environment),
+    ("torch build", health.check_build),
+    ("models", health.check_models),
+    ("language model", health.check_language_model),
+    ("port", health.check_port),
+    ("proxy", health.check_proxy),
+    ("token", health.check_token),
+    ("results", health.check_results),
+    ("errors", health.check_errors),
 )
 
 
@@ -313,19 +307,6 @@ def examine(checks: Sequence[tuple[str, Callable[[], Finding]]] = CHECKS) -> lis
     return findings
 
 
-def without_home(value: Any, home: str | None = None) -> Any:
-    """The same value with the home folder written as ~ in every string, also inside lists and dicts."""
-    home = home if home is not None else str(Path.home())
-    if isinstance(value, str):
-        inside = re.compile(re.escape(home) + r"(?=$|[\\/\s,;:'\")])", re.IGNORECASE if os.name == "nt" else 0)
-        return inside.sub("~", value) if len(home) > 1 else value
-    if isinstance(value, dict):
-        return {key: without_home(item, home) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_home(item, home) for item in value]
-    return value
-
-
 def as_text(findings: Sequence[Finding]) -> str:
     """The report for people: a line a finding, and below it what to do."""
     width = max(len(finding.name) for finding in findings)
@@ -337,22 +318,24 @@ def as_text(findings: Sequence[Finding]) -> str:
     counts = {status: sum(finding.status == status for finding in findings) for status in ("ok", "warn", "fail")}
     lines.append("")
     lines.append(", ".join(f"{count} {status}" for status, count in counts.items()))
-    return str(without_home("\n".join(lines)))
+    return str(without_secrets("\n".join(lines)))
 
 
 def as_json(findings: Sequence[Finding]) -> str:
     """The report for programs: {"status": worst, "findings": [...]}."""
     worst = max((finding.status for finding in findings), key=("ok", "warn", "fail").index)
     report = {"status": worst, "findings": [asdict(finding) for finding in findings]}
-    return json.dumps(without_home(report), indent=2)
+    return json.dumps(without_secrets(report), indent=2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report. Returns 1 if something failed, else 0."""
     parser = argparse.ArgumentParser(prog="launch.py doctor", description="What this machine can do and what is wrong.")
     parser.add_argument("--json", action="store_true", help="for programs, with all figures")
+    parser.add_argument("--deep", action="store_true", help="read every byte of the models, too (minutes)")
     options = parser.parse_args(argv)
-    findings = examine()
+    deeper = (("models, byte by byte", health.check_models_deeply),) if options.deep else ()
+    findings = examine((*CHECKS, *deeper))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a folder's name may not exist in the console's alphabet
     print(as_json(findings) if options.json else as_text(findings))

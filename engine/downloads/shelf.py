@@ -133,7 +133,7 @@ class Shelf:
             RequestError: no such model. DownloadError: the hub cannot be asked.
         """
         entry = find_entry(name)
-        base = absolute(to) if to else self.folder
+        base = absolute(to) if to else self._usual_base(entry)
         begun = read_manifest(base / INCOMING / entry.name / PLAN)
         if begun and begun.repository == entry.repository and revision in ("", begun.commit):
             commit, files = begun.commit, tuple(listed.file() for listed in begun.files)
@@ -146,6 +146,10 @@ class Shelf:
         known = self._known_files()
         present = sum(f.size if f.identity in known else arrived(incoming, f) for f in files)
         return Plan(entry, commit, files, base, present, shutil.disk_usage(existing(base)).free)
+
+    def _usual_base(self, entry: Entry) -> Path:
+        """Language models lie where the enhancer looks for them, beside those that the user put there."""
+        return self.data / "enhancer" if entry.kind == "enhancer" else self.folder
 
     def get(
         self,

@@ -51,7 +51,7 @@ def test_a_check_that_raises_does_not_stop_the_others() -> None:
 
 def test_exit_code_and_worst_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     bad = Finding("x", "fail", "is broken", "mend it")
-    monkeypatch.setattr(doctor, "examine", lambda: [Finding("y", "ok", "fine"), bad])
+    monkeypatch.setattr(doctor, "examine", lambda checks: [Finding("y", "ok", "fine"), bad])
     assert doctor.main(["--json"]) == 1
     assert json.loads(capsys.readouterr().out)["status"] == "fail"
     assert doctor.main([]) == 1
@@ -139,8 +139,8 @@ def test_memory_limit_of_containers(file: str, text: str, limit: int | None, tmp
 def test_home_folder_is_hidden_but_not_its_namesakes() -> None:
     shown = {"a": ["/home/ana/x", "/home/anabel/x"], "b": "in /home/ana, and (/home/ana)", "c": 3}
     hidden = {"a": ["~/x", "/home/anabel/x"], "b": "in ~, and (~)", "c": 3}
-    assert doctor.without_home(shown, "/home/ana") == hidden
-    assert doctor.without_home("/x", "/") == "/x"
+    assert doctor.without_secrets(shown, "/home/ana") == hidden
+    assert doctor.without_secrets("/x", "/") == "/x"
 
 
 def test_demo_model_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
