@@ -29,6 +29,7 @@ from engine.folders import data_folder
 from engine.lora.about import About, clean, from_metadata, from_sidecar, read_small_json
 from engine.lora.fit import TOWERS
 from engine.lora.formats import WEIGHTS, LoraFile, read_lora
+from engine.lora.header import MAX_FILE
 from engine.lora.values import check_finite
 from engine.media.publish import atomic_file
 
@@ -47,6 +48,7 @@ class Entry:
     """One LoRA of the library.
 
     Attributes:
+        sha256: empty for a file that is too large to be one.
         fault: why it cannot be used; None where it can.
         tower: the user's answer to "which tower?", or None.
         needs_tower: neither file nor user says which tower it is for.
@@ -97,7 +99,9 @@ class Library:
         """
         with self._lock:
             index, found = self._read_index(), sorted(self.folder.rglob("*.safetensors"))
-            paths = [p for p in found if not any(part.startswith(".") for part in p.relative_to(self.folder).parts)]
+            hidden = [any(part.startswith(".") for part in p.relative_to(self.folder).parts) for p in found]
+            # a pipe of that name would block whoever opens it
+            paths = [p for p, hide in zip(found, hidden, strict=True) if not hide and p.is_file()]
             kept, entries = {}, []
             for done, path in enumerate(paths, 1):
                 name = path.relative_to(self.folder).as_posix()
@@ -230,7 +234,8 @@ class Library:
             weak = not file.deltas and all(p.down in zero or p.up in zero for p in file.pairs)
         except LoraError as error:
             fault = str(error)
-        return {"stamp": stamp, "sha256": file_hash(path), "fault": fault, "weak": weak}
+        digest = file_hash(path) if status.st_size <= MAX_FILE else ""  # hashing more would take minutes
+        return {"stamp": stamp, "sha256": digest, "fault": fault, "weak": weak}
 
     def _read_index(self) -> dict[str, Any]:
         try:
