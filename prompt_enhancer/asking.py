@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 TRIES = 2
 MOST_TOKENS = {True: 120, False: 300}  # of an answer, by whether the model is a narrow one
 NARROW_IDEA_CHARACTERS = 400
-MOST_REFUSALS = 6  # that are worth telling
+MOST_REFUSALS = 4  # that are worth telling
 
 
 class Writes(Protocol):
@@ -87,7 +87,9 @@ def ask(
     if chosen.narrow and (draft.language != "en" or not is_written_in_latin(outside)):
         return Answer(None, "the bundled model writes English only")
     refused: list[str] = []
-    tokens, why = 0, f"{chosen.name} was not right twice"
+    tokens, why = 0, f"two suggestions of {chosen.name} were not true to the idea"
+    if chosen.narrow:
+        why += "; the bundled model knows a small world only"
     try:
         with writer.turn(deadline, cancelled):
             loaded = writer.load(chosen.path, chosen.narrow, deadline, cancelled)

@@ -53,8 +53,8 @@ def read_idea(request: EnhanceRequest) -> Draft:
             raise IdeaError(f"the idea has {len(text)} characters with speech to the end; at most {MAX_CHARACTERS} fit")
         refused.append(f"only the first {MAX_CHARACTERS} of {len(text)} characters were read")
         text = text[:MAX_CHARACTERS]
-    text = clean(text).replace(NO_SUBTITLES, " ")
-    idea = read_speech(text)
+    idea = read_speech(clean(text))
+    idea = Idea(idea.masked.replace(NO_SUBTITLES, " "), idea.speech)  # it is put in front anyway
     if len(idea.speech) >= MAX_QUOTES:
         raise IdeaError(f"the idea has {MAX_QUOTES} quotes or more; a clip has room for a few")
     spoken = count_words(" ".join(idea.speech))

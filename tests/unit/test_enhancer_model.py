@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from prompt_enhancer.writer import Writer
 from tests.enhancer_parts import need_llama
 from tests.faults.enhancer_ideas import all_ideas, faults
 
+ROOT = Path(__file__).resolve().parents[2]
 QUESTION = [("<|idea|>", True), ("A red ball bounces slowly.", False), ("<|write|>", True)]
 ANYTHING = 'root ::= "a"*'  # never comes to an end by itself
 
@@ -204,3 +206,60 @@ def test_any_gguf_file_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert verify(result, request) == []
         assert result.written_by in ("mine", "rules")
         assert result.tokens > 0
+
+
+ORPHAN = """
+import time
+from prompt_enhancer.catalogue import BUNDLED_FILE
+from prompt_enhancer.writer import Writer
+one = Writer()
+one.load(BUNDLED_FILE, True, time.monotonic() + 60)
+print(one.process.pid, flush=True)
+import os
+os._exit(1)
+"""
+
+
+def test_the_model_s_process_ends_with_its_caller() -> None:
+    need_llama()
+    done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=90)
+    child = int(done.stdout)
+    until = time.monotonic() + 15
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "it lives on"
+        time.sleep(0.05)
+
+
+def test_two_callers_take_turns_and_one_who_waits_can_stop(model: Writer) -> None:
+    with model.turn(time.monotonic() + 10):
+        refused: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                enhance(EnhanceRequest("A bell swings."), writer=model, cancelled=lambda: True)
+            except EnhancerCancelled as error:
+                refused.append(error)
+
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        waiting.join(20)
+        assert not waiting.is_alive()
+        assert len(refused) == 1
+        found = []
+        busy = threading.Thread(
+            target=lambda: found.append(enhance(EnhanceRequest("A bell swings.", seconds=0.3), writer=model))
+        )
+        busy.start()
+        busy.join(20)
+        assert "busy" in found[0].why_rules
+    texts: list[str] = []
+    both = [
+        threading.Thread(target=lambda: texts.append(enhance(EnhanceRequest("A red ball bounces."), writer=model).text))
+        for _ in range(4)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(60)
+    assert len(texts) == 4
+    assert len(set(texts)) == 1

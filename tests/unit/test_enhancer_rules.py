@@ -68,6 +68,13 @@ def test_stillness_in_speech_stays() -> None:
     assert '"Stand still!"' in ruled('A soldier yells "Stand still!"')
 
 
+def test_our_own_first_line_is_taken_out_of_an_idea_but_not_out_of_speech() -> None:
+    line = "This video has no subtitles."
+    text = ruled(f'{line} A man says "{line}"')
+    assert text.count(line) == 2
+    assert f'"{line}"' in text
+
+
 def test_speech_needs_somebody_to_say_it() -> None:
     assert 'A voice says: "Go"' in ruled('"Go"')
 
