@@ -152,6 +152,8 @@ def _describe(line: str, seen: int, total: int) -> str:
         return f"{position}{match[1]}"
     if match := re.match(r"Progress (\d+) of (\d+)", line):
         return f"{position}{int(match[1]) / 1e6:.0f} of {int(match[2]) / 1e6:.0f} MB"
+    if match := re.match(r"\s*(?:Building wheel for|Building) (\S+)", line):
+        return f"{position}building {match[1].removesuffix(':')} (minutes)"
     if line.startswith("Installing collected packages"):
         count = line.count(",") + 1
         return f"unpacking {count} packages" if count > 1 else "unpacking"
