@@ -275,7 +275,7 @@ def contents(folder: Path) -> Iterator[Path]:
             tensors[f"{BASE}.{name}.weight"] = ("F32", list(spoiled.shape), spoiled.tobytes())
             wrong[f"value-{n}-{name}"] = tensors
     for part in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"):
-        for size in (32, 48, 63, 65, 96, 128, 1536, 5120):
+        for size in (24, 40, 48, 63, 65, 96, 128, 1536, 5120):
             wrong[f"size-{part}-{size}"] = pair(f"{part}.blocks.0.self_attn.q", inputs=size, out=size)
     for name, tensors in wrong.items():
         path = folder / f"content-{name}.safetensors"
