@@ -253,11 +253,11 @@ def check_path_length(root: Path, system: str = os.name) -> None:
     """
     if system != "nt" or _long_paths_allowed():
         return
-    room = WINDOWS_PATH - 1 - len(str(root))
+    room = WINDOWS_PATH - 2 - len(str(root))  # without the closing zero, and the backslash between
     if room < LONGEST_INSIDE:
         raise SetupError(
             f"The path of this folder is too long for Windows: {root} has {len(str(root))} characters, and at most "
-            f"{WINDOWS_PATH - 1 - LONGEST_INSIDE} leave room for the packages. Move the folder to a shorter place, "
+            f"{WINDOWS_PATH - 2 - LONGEST_INSIDE} leave room for the packages. Move the folder to a shorter place, "
             r"such as C:\MOVA, and start again"
         )
 

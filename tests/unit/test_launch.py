@@ -119,6 +119,22 @@ def test_silent_index_does_not_hold_us_up() -> None:
         assert time.monotonic() - started < 2
 
 
+def test_path_too_long_for_windows_is_told_before_anything_is_fetched() -> None:
+    longest = setup.WINDOWS_PATH - 2 - setup.LONGEST_INSIDE
+    setup.check_path_length(Path("C:" + "x" * (longest - 2)), "nt")
+    with pytest.raises(installer.SetupError, match=rf"has {longest + 1} characters, and at most {longest} leave room"):
+        setup.check_path_length(Path("C:" + "x" * (longest - 1)), "nt")
+    setup.check_path_length(Path("/" + "x" * 300), "posix")
+
+
+def test_what_was_downloaded_is_added_up(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    lines = ["  Downloading a-1.whl (1.5 MB)", "Downloading torch (175.5MiB)", "  Using cached b-1.whl (9 MB)"]
+    log.write_text("\n".join([*lines, "  Downloading c-2.tar.gz (500 kB)", "Downloading nothing"]))
+    assert installer.downloaded(log) == pytest.approx(177.5e6)
+    assert installer.downloaded(tmp_path / "none") == 0
+
+
 # --- places, stamps and progress ---------------------------------------------------------------------------------
 
 
