@@ -13,7 +13,7 @@ from typing import Protocol
 from prompt_enhancer.catalogue import Chosen
 from prompt_enhancer.chat import CHATS, GRAMMAR, Part, question
 from prompt_enhancer.draft import Draft
-from prompt_enhancer.guarantees import problems
+from prompt_enhancer.guarantees import one_spelling, problems
 from prompt_enhancer.request import ModelError, clean, count_words, is_written_in_latin
 from prompt_enhancer.rules import Lines
 from prompt_enhancer.speech import SLOT
@@ -116,7 +116,7 @@ def ask(
 def _question(draft: Draft, narrow: bool, chat_name: str) -> list[Part]:
     chat = next((one for one in CHATS if one.name == chat_name), CHATS[-1])
     idea = draft.idea.numbered(draft.idea.masked)
-    idea = " ".join((idea[:NARROW_IDEA_CHARACTERS] if narrow else idea).split())
+    idea = " ".join((one_spelling(idea)[:NARROW_IDEA_CHARACTERS] if narrow else idea).split())
     room = draft.request.length - count_words(draft.idea.restored(draft.idea.masked)) - 10
     return question(chat, idea, draft.request.image_description, draft.request.style, draft.language, max(room, 30))
 

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from prompt_enhancer.lexicon import (
+    AROUND,
     CAMERA,
     CHATTER,
     COLOURS,
@@ -61,10 +62,15 @@ class Facts:
 def facts_of(idea: Idea, request: EnhanceRequest) -> Facts:
     """Reads an idea and what is known around it."""
     own = re.sub(SLOT, " ", idea.masked)
-    text = " ".join([own, request.image_description, request.style, *request.trigger_words])
+    text = one_spelling(" ".join([own, request.image_description, request.style, *request.trigger_words]))
     known = stems(text)
     spoken = bool(idea.speech) or bool(known & SPEAKING)
     return Facts(text, frozenset(_words(text)), known, frozenset(stems(own) & set(SOUND_OF)), spoken)
+
+
+def one_spelling(text: str) -> str:
+    """Text in which one word is written in one way: what models write and what ideas say is compared by letters."""
+    return re.sub(r"\b([Gg])ray\b", r"\1rey", text)
 
 
 def _words(text: str) -> list[str]:
@@ -101,7 +107,8 @@ def problems(lines: Lines, facts: Facts, language: str, narrow: bool) -> dict[st
         narrow: the model knows a small world; then every word must be the idea's or one of that world.
     """
     found = {}
-    for kind, line in (("opening", lines.opening), ("detail", lines.detail), ("sound", lines.sound)):
+    for kind, written in (("opening", lines.opening), ("detail", lines.detail), ("sound", lines.sound)):
+        line = one_spelling(written)
         wrong = [] if kind == "detail" and not line else line_problems(kind, line, facts, language)
         if narrow and line and not wrong:
             wrong = _narrow_problems(kind, line, facts)
@@ -198,6 +205,9 @@ def _colours(line: str, facts: Facts, language: str) -> list[str]:
 def _sounds(words: list[str], facts: Facts) -> list[str]:
     heard = {stem(word) for word in words} & (SOUNDS | set(SOUND_OF))
     allowed = facts.known | PLAIN
+    moments = {stem(word) for before, word in itertools.pairwise(words) if before in ("each", "every")}
+    doings = frozenset().union(*(WORLD_ACTIONS[thing] for thing in facts.known if thing in WORLD_ACTIONS))
+    allowed |= moments & doings  # "at each splash" says when, not what
     if not facts.sounds:
         allowed = allowed.union(*(IMPLIED[thing] for thing in facts.known if thing in IMPLIED))
     wrong = [f"invents a sound: {sound}" for sound in sorted(heard - allowed - SPEAKING)]
@@ -236,11 +246,13 @@ def _narrow_problems(kind: str, line: str, facts: Facts) -> list[str]:
             wrong.append(f"moves a colour: {left} {right}")
     if kind == "opening":
         wrong += [f"misspells: {word}" for word in words if word not in facts.words and stem(word) not in PLAIN]
-        joined = [pair for pair in itertools.pairwise(words) if not {stem(word) for word in pair} & PLAIN]
+        pairs_here = [pair for pair in itertools.pairwise(words) if not AROUND & set(pair)]
+        joined = [pair for pair in pairs_here if not {stem(word) for word in pair} & PLAIN]
         wrong += [f"joins: {left} {right}" for left, right in joined if (left, right) not in pairs]
     if kind == "opening" and not (stems(line) & facts.known) - PLAIN:
         wrong.append("the opening names nothing of the idea")
-    if kind == "sound" and facts.sounds and not stems(line) & facts.sounds:
+    named = facts.sounds | (SPEAKING if facts.sounds & SPEAKING else frozenset())
+    if kind == "sound" and facts.sounds and not stems(line) & named:
         wrong.append("the sound of the idea is not named")
     return wrong
 

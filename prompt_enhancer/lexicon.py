@@ -145,7 +145,6 @@ SOUND_PHRASES: dict[str, str] = {
     "tone": "a tone",
     "voice": "a voice",
     "vowel": "a vowel",
-    "snare": "a snare hit",
     "gurgle": "gurgling",
     "quack": "quacking",
     "croak": "croaking",
@@ -253,6 +252,7 @@ WORLD_ACTIONS: dict[str, frozenset[str]] = {  # what the bundled model may add t
         "loudspeaker": "shakes bass pulse deep note",
     }.items()
 }
+AROUND = frozenset("outdoors indoors outside inside".split())  # places that need no preposition
 SAME_PACE = (
     frozenset("slow slowly lazy lazily".split()),
     frozenset("steady steadily even evenly medium calmly".split()),

@@ -64,6 +64,20 @@ def test_the_truth_may_be_said(line: str) -> None:
     assert line_problems("detail", line, facts(), "en") == []
 
 
+def test_one_word_may_be_spelt_in_two_ways() -> None:
+    for idea, line in (("A gray cat runs.", "The video opens on a grey cat."), ("A grey cat.", "We see a gray cat.")):
+        lines = Lines(line, "", "Each sound is heard in time with the picture.")
+        assert problems(lines, facts(idea), "en", narrow=False)["opening"] == []
+
+
+def test_the_moment_of_a_sound_is_not_another_sound() -> None:
+    known = facts("A drop falls with a plop.")
+    assert not any(
+        problems(Lines("The video opens on a drop.", "", "A plop is heard at each splash."), known, "en", True).values()
+    )
+    assert line_problems("sound", "A plop and a splash are heard.", known, "en") == ["invents a sound: splash"]
+
+
 def test_colours_stay_with_their_things() -> None:
     two = facts("A red ball and a blue lamp.")
     assert line_problems("opening", "The video opens on a red ball.", two, "en") == []
