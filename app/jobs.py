@@ -351,7 +351,8 @@ class JobQueue:
             f"SELECT * FROM jobs WHERE {condition} ORDER BY rowid {order} LIMIT ?",  # noqa: S608
             (*more, limit),
         )
-        return [self.get(row["id"]) if row["state"] == "queued" else self._job(row) for row in rows]
+        turns = self._turns(rows)
+        return [self._job(row, turns.get(row["id"], 0)) for row in rows]
 
     def counts(self, owner: str | None = None) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -549,17 +550,25 @@ class JobQueue:
             raise NotFound("no such job")
         return row
 
+    def _turns(self, rows: Sequence[sqlite3.Row]) -> dict[str, int]:
+        """The turn of each of these jobs that is queued, among everyone's: one walk along the queue for all."""
+        ids = [row["id"] for row in rows if row["state"] == "queued"]
+        if not ids:
+            return {}
+        marks = ", ".join("?" * len(ids))
+        line = "SELECT id, row_number() OVER (ORDER BY rank) AS turn FROM jobs WHERE state = 'queued'"
+        found = self._store.rows(f"WITH line AS ({line}) SELECT id, turn FROM line WHERE id IN ({marks})", ids)  # noqa: S608
+        return {row["id"]: row["turn"] for row in found}
+
     def _with_positions(self, rows: Sequence[sqlite3.Row], ahead: int, owner: str | None) -> list[Job]:
         """Waiting jobs with their turn among everyone's: counted along where no job of the stretch is left out."""
+        if owner is not None:
+            turns = self._turns(rows)
+            return [self._job(row, turns.get(row["id"], 0)) for row in rows]
         jobs = []
         for row in rows:
-            if row["state"] != "queued":
-                jobs.append(self._job(row))
-            elif owner is not None:
-                jobs.append(self.get(row["id"]))
-            else:
-                ahead += 1
-                jobs.append(self._job(row, ahead))
+            ahead += row["state"] == "queued"
+            jobs.append(self._job(row, ahead if row["state"] == "queued" else 0))
         return jobs
 
     def _job(self, row: sqlite3.Row, position: int = 0) -> Job:

@@ -77,7 +77,7 @@ class WorkerStatus:
 class _Worker:
     """One worker process and the threads that listen to it. `heard` gets (this, message); a last None says it ended."""
 
-    def __init__(self, heard: queues.Queue[tuple[_Worker, dict[str, Any] | None]], offline: bool = True) -> None:
+    def __init__(self, heard: queues.Queue[tuple[_Worker | None, dict[str, Any] | None]], offline: bool = True) -> None:
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONNOUSERSITE="1", PYTHONUNBUFFERED="1")
         if offline:  # models are folders on this machine: nothing is ever fetched by a running job
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -161,7 +161,7 @@ class Supervisor:
     def __init__(self, queue: JobQueue, library: Library, paths: StudioPaths, settings: SettingsFile) -> None:
         """Starts nothing yet."""
         self._queue, self._library, self._paths, self._settings = queue, library, paths, settings
-        self._heard: queues.Queue[tuple[_Worker, dict[str, Any] | None]] = queues.Queue()
+        self._heard: queues.Queue[tuple[_Worker | None, dict[str, Any] | None]] = queues.Queue()
         self._worker: _Worker | None = None
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
@@ -180,6 +180,7 @@ class Supervisor:
                 self._ensure_worker()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._wake, name="supervisor-wake", daemon=True).start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Ends the worker. A running job goes back to the queue and runs again after the next start."""
@@ -227,6 +228,15 @@ class Supervisor:
                 log.exception("the supervisor stumbled and goes on")
                 time.sleep(1.0)
 
+    def _wake(self) -> None:
+        """Ends the loop's wait when something changes in the queue: a cancel must not wait for the next tick."""
+        revision = self._queue.revision
+        while not self._stopping.is_set():
+            now = self._queue.wait(revision, 1.0)
+            if now != revision and self._heard.empty():
+                self._heard.put((None, None))
+            revision = now
+
     def _once(self) -> None:
         """Hears at most one message, then looks at the queue and the clock."""
         try:
@@ -235,7 +245,7 @@ class Supervisor:
             pass
         else:
             with self._lock:
-                if worker is self._worker:
+                if worker is not None and worker is self._worker:
                     if message is None:
                         self._died(worker)
                     else:
@@ -362,8 +372,8 @@ class Supervisor:
                 self._worker = None
                 worker.end(GRACE)
         elif say == "cancelled":
+            self._clean(job)  # first: who sees that the job is cancelled must find nothing of it
             self._queue.cancelled(job.id)
-            self._clean(job)
             self._ended(worker, job)
 
     def _progress(self, job: Job, stage: str, step: int, steps: int) -> None:
