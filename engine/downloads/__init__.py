@@ -5,8 +5,9 @@ hub.py        the hub's protocol: listings, files in ranges, retries, the token
 partial.py    one file on its way: which bytes have arrived, kept beside it on disk
 transfer.py   several files over several connections, verified before they get their names
 manifest.py   what is known of a model; layout.py: whether a folder holds one
-files.py      files on this machine's drives: linked, copied, found by content
+files.py      files on this machine's drives: linked, copied, found by content, held by one process at a time
 shelf.py      the models folder: installing, verifying, removing, moving
+background.py a download behind a page
 cli.py        the models command
 """
 

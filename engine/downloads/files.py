@@ -7,16 +7,21 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from engine.downloads.catalogue import GB
 from engine.downloads.hub import DownloadError, HubFile
 from engine.downloads.manifest import is_there
 from engine.downloads.transfer import Meter, blocks_of
+from engine.errors import Cancelled
 
 log = logging.getLogger(__name__)
 
+INCOMING = ".incoming"  # in a models folder: what is on its way, and the lock
+WAIT_SECONDS = 0.25  # between two looks whether another process has let go of a folder
 SPARE = GB  # left free on a drive
 LOOK_AT_MOST = 200_000  # files of a folder that the user names
 
@@ -122,3 +127,42 @@ def remove_tree(folder: Path) -> None:
 
 def freed(folder: Path, before: int) -> int:
     return max(0, shutil.disk_usage(existing(folder)).free - before)
+
+
+@contextlib.contextmanager
+def holding(
+    base: Path, on_wait: Callable[[], None] | None = None, stop: threading.Event | None = None
+) -> Iterator[None]:
+    """Holds a models folder for this process; the system lets go of it when the process dies.
+
+    Args:
+        on_wait: called once if another process holds it.
+
+    Raises:
+        DownloadError: the folder cannot be written. Cancelled: `stop` was set while another process held it.
+    """
+    try:
+        (base / INCOMING).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot write in {base}: {(error.strerror or 'error').lower()}; choose another") from None
+    lock, waited = FileLock(base / INCOMING / "lock"), False
+    while not _acquired(lock):
+        if on_wait and not waited:
+            on_wait()
+        waited = True
+        if stop and stop.is_set():
+            raise Cancelled("paused")
+    try:
+        for left_over in (base / INCOMING).glob("former-*"):
+            remove_tree(left_over)
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=WAIT_SECONDS)
+    except Timeout:
+        return False
+    return True

@@ -11,27 +11,26 @@ drive knows no links).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from engine.downloads.catalogue import CATALOGUE, Entry, find_entry
 from engine.downloads.files import (
+    INCOMING,
     absolute,
     by_size,
     check_space,
     existing,
     forget_part,
     freed,
+    holding,
     remove_tree,
     same_drive,
     sweep,
@@ -58,8 +57,6 @@ from engine.errors import CheckpointError, RequestError
 from engine.folders import Places, data_folder, model_folders, read_places, write_places
 
 log = logging.getLogger(__name__)
-
-INCOMING = ".incoming"
 
 
 class Shelf:
@@ -172,7 +169,7 @@ class Shelf:
         entry, base = plan.entry, plan.folder
         target, incoming = base / entry.name, base / INCOMING / entry.name
         manifest = manifest_of(plan)
-        with self._writing(base, on_wait):
+        with holding(base, on_wait, hub.stop):
             self._note_base(base)
             there = self._manifest(entry.name, target)
             if there and there.files == manifest.files and not self.faults_at_a_glance(entry.name, target):
@@ -331,7 +328,7 @@ class Shelf:
         if begun and not any(model.name.lower() == name.lower() for model in self.installed()):
             before = shutil.disk_usage(begun[0].folder).free
             for one in begun:
-                with self._writing(one.folder.parent.parent, None):
+                with holding(one.folder.parent.parent):
                     remove_tree(one.folder)
             return f"the unfinished download of {begun[0].name}", freed(begun[0].folder, before)
         model = self.find(name)
@@ -341,7 +338,7 @@ class Shelf:
             self._forget(model.name)
             return f"{model.name} from the list; its folder {model.folder} stays as it is", 0
         before = shutil.disk_usage(model.folder).free
-        with self._writing(model.folder.parent, None):
+        with holding(model.folder.parent):
             doomed = model.folder.parent / INCOMING / f"former-{secrets.token_hex(4)}"
             os.rename(model.folder, doomed)  # gone in one step; deleting it takes longer
             remove_tree(doomed)
@@ -360,7 +357,7 @@ class Shelf:
             return model
         if target.exists():
             raise RequestError(f"{target} exists already; choose another folder")
-        with self._writing(base, None):
+        with holding(base):
             self._note_base(base)
             if same_drive(model.folder, base):
                 os.rename(model.folder, target)
@@ -423,29 +420,6 @@ class Shelf:
         kept = {other: place for other, place in places.elsewhere.items() if other != name}
         write_places(self.data, replace(places, elsewhere=kept))
         self._adopted(name).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _writing(self, base: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
-        """Holds a models folder for this process; the system lets go of it when the process dies."""
-        try:
-            (base / INCOMING).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DownloadError(
-                f"cannot write in {base}: {(error.strerror or 'error').lower()}; choose another"
-            ) from None
-        lock = FileLock(base / INCOMING / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if on_wait:
-                on_wait()
-            lock.acquire(poll_interval=0.25)
-        try:
-            for left_over in (base / INCOMING).glob("former-*"):
-                remove_tree(left_over)
-            yield
-        finally:
-            lock.release()
 
 
 def catalogue_of(shelf: Shelf) -> Iterable[tuple[Entry, Installed | None, Unfinished | None]]:
