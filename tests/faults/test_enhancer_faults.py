@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.enhancer_parts import need_llama
-from tests.faults import enhancer_fuzz, mutate_gguf
+from tests.faults import enhancer_fuzz, enhancer_world, mutate_gguf
 
 
 def test_hostile_ideas_end_in_a_prompt_or_a_message() -> None:
@@ -65,3 +65,10 @@ def _with_template(gguf, source: Path, target: Path, template: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_the_demo_world_s_ideas_are_kept() -> None:
+    need_llama()
+    losses, writers, lines, _ = enhancer_world.campaign(30, seed=7)
+    assert losses["all kept"] >= 29, lines
+    assert writers["demo"] >= 20, writers

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,6 +218,8 @@ one = Writer()
 one.load(BUNDLED_FILE, True, time.monotonic() + 60)
 print(one.process.pid, flush=True)
 import os
+import re
+import shlex
 os._exit(1)
 """
 
@@ -263,3 +267,20 @@ def test_two_callers_take_turns_and_one_who_waits_can_stop(model: Writer) -> Non
         one.join(60)
     assert len(texts) == 4
     assert len(set(texts)) == 1
+
+
+def test_the_commands_of_the_docs_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    need_llama()
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "enhancer.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python launch\.py enhance (.+)$", text, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        assert cli.main(shlex.split(command)) == 0, command
+    said = capsys.readouterr().out
+    for paragraph in re.findall(r"^This video has no subtitles\. .+?(?=```)", text, re.MULTILINE | re.DOTALL):
+        assert paragraph.strip() in said
+    code = re.search(r"```python\n(.+?)```", text, re.DOTALL)
+    assert code is not None
+    exec(code[1], {})  # noqa: S102 - our own page
+    assert '"Hello"' in capsys.readouterr().out
