@@ -30,7 +30,7 @@ if errorlevel 1 goto :system
 if exist "%ZIP%" del /q "%ZIP%"
 set "UV_PYTHON_INSTALL_DIR=%CD%\.uv\python"
 set "UV_CACHE_DIR=%CD%\.uv\cache"
-".uv\uv.exe" python install --quiet --no-bin 3.12
+".uv\uv.exe" python install --quiet --no-bin --no-registry 3.12
 if errorlevel 1 goto :system
 for /f "usebackq delims=" %%p in (`.uv\uv.exe python find --managed-python 3.12`) do set "PYTHON=%%p"
 if defined PYTHON goto :setup

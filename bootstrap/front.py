@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bootstrap import store, update
+from bootstrap import backend, store, update
 from bootstrap.installer import SetupError, clean_environment
 from bootstrap.setup import ensure
 from bootstrap.store import Layout
@@ -101,8 +101,9 @@ def usage(commands: Mapping[str, Command]) -> str:
             "python launch.py COMMAND --help tells about one of them.",
             "",
             "environment variables:",
-            "  MOVA_BACKEND      build of torch: cpu, cu126, cu130, default (chosen from the graphics card if not set)",
+            f"  MOVA_BACKEND      build of torch: {', '.join(backend.TAGS)} (chosen from the card if not set)",
             "  MOVA_TORCH_INDEX  a mirror of PyTorch's package index",
+            "  MOVA_OFFLINE      set to 1 to forbid the network after set-up",
             "  MOVA_NO_UV        set to 1 to install with pip even where uv is present",
             "",
         ]
