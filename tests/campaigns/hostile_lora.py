@@ -242,7 +242,8 @@ def headers(folder: Path) -> Iterator[Path]:
 def contents(folder: Path) -> Iterator[Path]:
     """Good files of bad things: values, sizes, kinds, models."""
     wrong: dict[str, Tensors] = {
-        "rank-5000": pair(rank=5000), "rank-4097": pair(rank=4097), "rank-0": pair(rank=0), "wide": pair(out=5120, inputs=64),
+        "rank-5000": pair(rank=5000), "rank-4097": pair(rank=4097), "rank-0": pair(rank=0),
+        "wide": pair(out=5120, inputs=64),
         "other": pair(inputs=1024),
         "elsewhere": pair("video_dit.blocks.40.self_attn.q"), "flux": pair("transformer.double_blocks.0.img_attn.qkv"),
         "sd": pair("lora_unet_down_blocks_0_attentions_0_proj_in"), "unknown": {"x": numbers([4])},

@@ -150,13 +150,13 @@ def test_two_processes_equal_one(home: Path) -> None:
     env = environment(home)
     one = subprocess.run([sys.executable, *command(home, "one")], env=env, capture_output=True, text=True, check=False)
     assert one.returncode == 0, one.stderr
-    run = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d"]
+    run = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
     run += ["--rdzv_endpoint=127.0.0.1:0", *command(home, "two")]
     two = subprocess.run([sys.executable, *run], env=env, capture_output=True, text=True, check=False)
     assert two.returncode == 0, two.stderr[-2000:]
     a, b = (checkpoint.read(home / name / "checkpoint.pt") for name in ("one", "two"))
     for name, value in a["average"].items():
-        torch.testing.assert_close(b["average"][name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(b["average"][name], value, rtol=1e-4, atol=1e-5)
     lines = [[r for r in read_lines(home / name / "log.jsonl") if "loss" in r] for name in ("one", "two")]
     assert len(lines[0]) == len(lines[1]) > 0
     for first, second in zip(*lines, strict=True):

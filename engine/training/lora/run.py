@@ -110,7 +110,8 @@ def train_lora(
     rank, world = accelerator.process_index, accelerator.num_processes
     if settings.batch % world:
         raise RequestError(f"a batch of {settings.batch} cannot be shared by {world} processes; use {world} or more")
-    pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), accelerator.device)
+    place = device if device.type == "cpu" else accelerator.device  # with several processes accelerate says cpu:0
+    pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), place)
     form = _format(order, pipe)
     clips = scan(order.data, form, settings.trigger)
     for name, why in clips.left_out:
