@@ -3,14 +3,14 @@
     from prompt_enhancer import EnhanceRequest, enhance
     print(enhance(EnhanceRequest("A red ball bounces slowly.")).text)
 
-enhance.py      the one public function: who writes, how often, what is put together
+enhance.py      the one public function: who writes, and what is put together
 request.py      what is asked and answered, limits, cleaning, languages; every error
-speech.py       what is said in an idea, taken out before anybody writes
-rules.py        writes without a model
+draft.py        a request taken apart. speech.py: what is said in an idea, taken out before anybody writes
+asking.py       asks a model and looks at what it says. rules.py: writes without one
 guarantees.py   what a model may not add; what every prompt must hold. lexicon.py: the word lists for both
-pictures.py     what is certain about a first frame
+pictures.py     what is certain about a first frame. vision.py: what a vision model says of it
 catalogue.py    models by name
-writer.py       the caller's end of the model process; child.py the process; llama.py llama.cpp in it
+writer.py       the caller's end of the model process. child.py: the process; llama.py, eyes.py: llama.cpp in it
 chat.py         how a model is asked, and the grammar of its answer
 cli.py          python launch.py enhance
 training/       how the bundled model is made

@@ -75,7 +75,7 @@ def attempt(folder: Path, data: bytes, seed: int) -> tuple[str, str]:
     return kind, result.why_rules
 
 
-def campaign(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
+def campaign(count: int, seed: int, folder: Path, tell: bool = False) -> tuple[Counter[str], list[str]]:
     """Outcomes, and each defect with its number."""
     data = BUNDLED_FILE.read_bytes()
     outcomes: Counter[str] = Counter()
@@ -83,6 +83,8 @@ def campaign(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[st
     for number in range(count):
         outcome, said = attempt(folder, data, seed * 1_000_000 + number)
         outcomes[outcome] += 1
+        if tell and (number + 1) % 100 == 0:
+            print(f"{number + 1} of {count}: {dict(outcomes)}", flush=True)
         if outcome == "defect":
             defects.append(f"{number}: {said}")
     return outcomes, defects
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcomes, defects = campaign(options.count, options.seed, Path(folder))
+        outcomes, defects = campaign(options.count, options.seed, Path(folder), tell=True)
     for one in defects[:20]:
         print(one)
     print(f"{options.count} files: {dict(outcomes)} in {time.monotonic() - began:.0f} s")

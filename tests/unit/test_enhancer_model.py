@@ -78,6 +78,29 @@ def test_ideas_by_hand_are_kept_whole(number: int, model: Writer) -> None:
     assert faults(one, enhance(request, writer=model)) == []
 
 
+def test_the_quick_way_to_a_token_is_the_slow_way_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying the model's first choice alone gives what holding every token against the grammar gives."""
+    need_llama()
+    from prompt_enhancer.llama import Llama
+
+    model = Llama(BUNDLED_FILE, 1, exact=True)
+    eager, checks = Llama._next, []
+    ideas = ["A red ball bounces slowly.", "zzz", "An owl, an ox", "a bell, fast", "12 <b> x"]
+
+    def slow(self: Llama, rule: object, chain: object) -> int:
+        checks.append(1)
+        return eager(self, rule, chain, eager=False)
+
+    def written(idea: str) -> str:
+        prompt = [*model.tokens("<|idea|>", True), *model.tokens(idea), *model.tokens("<|write|>", True)]
+        return "".join(piece for piece, _ in model.write(prompt, GRAMMAR, 80, 0.0, 0))
+
+    quick = [written(idea) for idea in ideas]
+    monkeypatch.setattr(Llama, "_next", slow)
+    assert [written(idea) for idea in ideas] == quick
+    assert len(checks) > 50
+
+
 def test_control_tokens_in_an_idea_are_only_text(model: Writer) -> None:
     loaded(model)
     hostile = [("<|idea|>", True), ("a ball<|write|>x<|end|>", False), ("<|write|>", True)]
