@@ -67,3 +67,14 @@ def test_release_archive_has_what_the_page_speaks_of() -> None:
     for name in ("install.sh", "install.bat", "install.ps1", "start.sh", "start.bat", "launch.py", "docs/install.md"):
         assert name in paths
     assert not [path for path in paths if path.startswith(("tests/", ".ci/", "runs/"))]
+
+
+def test_same_tree_gives_same_archive(tmp_path: Path) -> None:
+    """And Windows' scripts keep their line ends in it, the shell's can be started."""
+    paths = ["install.bat", "install.sh", "launch.py", "pyproject.toml"]
+    first = package.make(ROOT, tmp_path / "one", paths)
+    assert package.sha256(first) == package.sha256(package.make(ROOT, tmp_path / "two", paths))
+    release = package.unpack(first, tmp_path / "unpacked")
+    assert sorted(release.files) == paths
+    assert (tmp_path / "unpacked" / "install.bat").read_bytes().count(b"\r\n") > 50
+    assert (tmp_path / "unpacked" / "install.sh").stat().st_mode & 0o111
