@@ -264,6 +264,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "turn": ("number {n}", "第 {n} 位"),
     "watch": ("Watch", "观看"),
     "queue_pause": ("Pause queue", "暂停队列"),
+    "queue_held": ("paused", "已暂停"),
     "queue_go_on": ("Go on", "继续队列"),
     "cancel_waiting": ("Cancel all waiting", "取消全部等待"),
     "move_up": ("Move up", "上移"),

@@ -42,6 +42,7 @@
       head.hidden = !state.running && !waiting && !state.held && !state.failed.length;
       head.replaceChildren(
         h("h3", {}, t("queue")), h("small", {}, waiting ? t("waiting_count", { n: waiting }) : ""),
+        state.held ? h("span.badge.warn", {}, icon("pause"), t("queue_held")) : "",
         more > 0 ? h("small", {}, t("more_waiting", { n: more })) : "",
         h("span.spring"));
       if (state.running && studio.isWatching && !studio.isWatching()) head.append(button("eye", t("watch"), () => studio.showRunning(), {}));

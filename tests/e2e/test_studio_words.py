@@ -134,7 +134,7 @@ def test_loras_dropped_chosen_used_and_restored(page: Any, studio: RunningStudio
     before = clip_count(page)
     page.click("#generate")
     wait_for_clip(page, before)
-    used = newest_sidecar(studio)["spec"]["loras"]
+    used = newest_sidecar(studio)["loras"]
     assert [(one["name"], one["sound"]) for one in used] == [("Soft chalk", 1.0), ("Old radio", 0.5)]
     page.click("button[aria-label='Take Soft chalk out']")
     page.click("button[aria-label='Take Old radio out']")
@@ -145,7 +145,7 @@ def test_loras_dropped_chosen_used_and_restored(page: Any, studio: RunningStudio
     page.wait_for_function("() => document.querySelectorAll('.lora').length === 2")
     page.wait_for_selector(".lora:has-text('Soft chalk')")
     page.wait_for_selector(".costline.wrong:has-text('Soft chalk')")  # what is missing is named before Generate
-    page.click(".lora:has-text('Soft chalk') .switch")
+    page.click("button[aria-label='Take Soft chalk out']")
     page.wait_for_selector(".costline.wrong", state="detached")
 
 
@@ -155,4 +155,6 @@ def test_a_file_that_is_no_lora_is_refused_with_its_name(page: Any, tmp_path: Pa
     count = page.locator(".lora").count()
     drop_file(page, path)
     page.wait_for_selector(".notice.bad:has-text('holiday')")
+    assert [problem for problem in page.problems if "400" not in problem] == []
+    page.problems.clear()  # browsers tell of every refused request
     assert page.locator(".lora").count() == count
