@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from prompt_enhancer.speech import read_speech, sentences
+from prompt_enhancer import EnhanceRequest, enhance
+from prompt_enhancer.request import clean
+from prompt_enhancer.speech import MARKS, read_speech, sentences
 
 
 @pytest.mark.parametrize(
@@ -64,3 +68,31 @@ def test_a_model_sees_numbers_in_place_of_speech() -> None:
 )
 def test_sentences(text: str, count: int) -> None:
     assert len(sentences(text)) == count
+
+
+QUOTES = ['""', "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb", "\u300c\u300d", "\u300e\u300f"]
+SAYING = ["a man says ", "她说:", "la niña grita ", "يقول الرجل ", "Then: ", ""]
+NO_MARKS = st.characters(
+    exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"), exclude_characters="".join(MARKS)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    spoken=st.lists(st.text(NO_MARKS, min_size=1, max_size=40), min_size=1, max_size=4),
+    quotes=st.lists(st.sampled_from(QUOTES), min_size=4, max_size=4),
+    saying=st.lists(st.sampled_from(SAYING), min_size=4, max_size=4),
+    between=st.sampled_from([". ", ", then ", "\n", " "]),
+)
+def test_any_words_in_any_quotes_come_out_verbatim(
+    spoken: list[str], quotes: list[str], saying: list[str], between: str
+) -> None:
+    """Letters, digits, emoji and punctuation of every script; what is only space or punctuation is no speech."""
+    parts = [f"{who}{marks[0]}{said}{marks[1]}" for who, marks, said in zip(saying, quotes, spoken, strict=False)]
+    expected = [" ".join(clean(said).split(" ")).strip() for said in spoken]
+    expected = [said for said in expected if any(letter.isalnum() or ord(letter) > 0x2000 for letter in said)]
+    result = enhance(EnhanceRequest("A dog runs. " + between.join(parts), model="rules"))
+    assert list(result.speech) == expected
+    at = 0
+    for said in expected:
+        at = result.text.index(f'"{said}"', at) + len(said) + 2
