@@ -15,6 +15,8 @@ APP = "mova-studio"
 BUNDLED_MODELS = Path(__file__).resolve().parents[1] / "assets" / "models"
 DEFAULT_MODEL = "demo"
 MODEL_INDEX = "model_index.json"
+MANIFEST = "manifest.json"  # what a model that came through the model manager must hold
+DAMAGED = "damaged"  # lies in a model's folder from the moment damage is found until it is repaired
 
 
 def data_folder() -> Path:
@@ -86,13 +88,34 @@ def find_model(name: str | None) -> Path:
     """The folder of a model given by name or by path; None is the bundled model.
 
     Raises:
-        CheckpointError: there is none; the message names what there is.
+        CheckpointError: there is none; the message names what there is. Or it is known to be damaged.
     """
     known = model_folders()
     wanted = name or DEFAULT_MODEL
     if wanted in known:
+        if fault := fault_of(known[wanted]):
+            raise CheckpointError(f"{wanted}: {fault}; python launch.py models verify {wanted} --repair")
         return known[wanted]
     if name and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     there = f"installed: {', '.join(known)}" if known else "none is installed"
     raise CheckpointError(f"no model {wanted!r}; {there}. Give --model a folder in the released MOVA layout")
+
+
+def fault_of(folder: Path) -> str:
+    """Why a model must not be loaded, "" where nothing is known against it. Looks at sizes, reads no content."""
+    if (folder / DAMAGED).exists():
+        return "was found to be damaged and is not repaired yet"
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        wanted = {str(file["path"]): int(file["size"]) for file in files}
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # somebody copied it here; opening it is strict anyway
+    for path, size in wanted.items():
+        try:
+            if (folder / path).stat().st_size == size:
+                continue
+        except OSError:
+            pass
+        return f"{path} is missing or cut short"
+    return ""

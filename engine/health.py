@@ -21,7 +21,7 @@ from engine.downloads.layout import describe_folder
 from engine.downloads.shelf import Shelf
 from engine.errors import CheckpointError
 from engine.finding import Finding
-from engine.folders import MODEL_INDEX, data_folder, read_places
+from engine.folders import MODEL_INDEX, data_folder, fault_of, read_places
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = "python launch.py setup"
@@ -72,7 +72,8 @@ def check_models() -> Finding:
     todo = ""
     for model in shelf.installed():
         missing = shelf.faults_at_a_glance(model.name, model.folder)
-        reason = f"{', '.join(missing[:3])} missing or cut short" if missing else _fault_of(model.folder)
+        reason = f"{', '.join(missing[:3])} missing or cut short" if missing else fault_of(model.folder)
+        reason = reason or _misshapen(model.folder)
         if reason:
             broken[model.name] = reason
             repairable = model.ours and model.manifest is not None and model.manifest.repository
@@ -109,7 +110,7 @@ def check_models_deeply() -> Finding:
     return Finding("models, byte by byte", "ok", f"as promised: {', '.join(read) or 'none came with hashes'}")
 
 
-def _fault_of(folder: Path) -> str:
+def _misshapen(folder: Path) -> str:
     if not (folder / MODEL_INDEX).is_file():
         return ""
     try:

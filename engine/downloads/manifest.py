@@ -13,7 +13,6 @@ from engine.downloads.catalogue import Entry
 from engine.downloads.hub import HubFile
 from engine.downloads.partial import missing
 
-MANIFEST = "manifest.json"  # in a model's folder, written last
 PLAN = "plan.json"  # the same, of a download on its way
 
 

@@ -39,7 +39,6 @@ from engine.downloads.files import (
 from engine.downloads.hub import DownloadError, Hub, HubFile
 from engine.downloads.layout import describe_folder
 from engine.downloads.manifest import (
-    MANIFEST,
     PLAN,
     Installed,
     Listed,
@@ -54,7 +53,7 @@ from engine.downloads.manifest import (
 )
 from engine.downloads.transfer import CONNECTIONS, Meter, Report, Transfer, blocks_of, digest
 from engine.errors import CheckpointError, RequestError
-from engine.folders import Places, data_folder, model_folders, read_places, write_places
+from engine.folders import DAMAGED, MANIFEST, Places, data_folder, model_folders, read_places, write_places
 
 log = logging.getLogger(__name__)
 
@@ -172,12 +171,13 @@ class Shelf:
         with holding(base, on_wait, hub.stop):
             self._note_base(base)
             there = self._manifest(entry.name, target)
-            if there and there.files == manifest.files and not self.faults_at_a_glance(entry.name, target):
+            whole = not (target / DAMAGED).exists() and not self.faults_at_a_glance(entry.name, target)
+            if there and there.files == manifest.files and whole:
                 remove_tree(incoming)
                 return Installed(entry.name, target, True, there)
             incoming.mkdir(parents=True, exist_ok=True)
             write_manifest(incoming / PLAN, manifest)
-            self._bring(plan, incoming, hub, report, sources, connections)
+            self._bring(plan, incoming, hub, report, [target, *sources], connections)  # what is good there stays
             sweep(incoming, {file.path for file in plan.files})
             done = manifest.model_copy(update={"verified": time.time()})
             write_manifest(incoming / MANIFEST, done)
@@ -298,6 +298,10 @@ class Shelf:
             meter.add(file.size, "verifying", file.path)
             if not good:
                 bad.append(file.path)
+        if bad and model.ours:
+            (model.folder / DAMAGED).touch()  # from now on nobody loads it
+        elif model.ours:
+            (model.folder / DAMAGED).unlink(missing_ok=True)
         return bad
 
     def repair(
@@ -315,8 +319,8 @@ class Shelf:
         files = tuple(listed.file() for listed in manifest.files)
         base = model.folder.parent
         plan = Plan(entry, manifest.commit, files, base, 0, shutil.disk_usage(base).free)
-        (model.folder / MANIFEST).unlink(missing_ok=True)  # until it is whole it is not verified
-        return self.get(plan, hub, report, [model.folder], connections)
+        (model.folder / DAMAGED).touch()
+        return self.get(plan, hub, report, (), connections)
 
     def remove(self, name: str) -> tuple[str, int]:
         """Deletes a model or a begun download; forgets one that lies in a folder of the user's own.

@@ -145,6 +145,33 @@ def test_damage_is_found_and_only_that_is_fetched_again(shelf: Shelf, hub: Hub, 
     assert stray(shelf.folder) == []
 
 
+def test_damaged_model_is_not_loaded_until_it_is_repaired(
+    shelf: Shelf, hub: Hub, server: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the repair is killed half-way; it goes on later, and fetches only what is damaged."""
+    folder = fetch(shelf, hub)
+    monkeypatch.setattr("engine.folders.data_folder", lambda: shelf.data)
+    assert find_model("model") == folder
+    config = folder / "video_dit/config.json"
+    config.write_bytes(b'{"dim": 9}')
+    assert shelf.verify("model") == ["video_dit/config.json"]
+    with pytest.raises(CheckpointError, match=r"damaged and is not repaired yet.*models verify model --repair"):
+        find_model("model")
+    server.fault = lambda *_: Fault("status", status=404)
+    with pytest.raises(DownloadError):
+        shelf.repair(shelf.find("model"), hub)
+    with pytest.raises(CheckpointError, match="not repaired yet"):
+        find_model("model")
+    server.fault = lambda *_: None
+    sent = server.sent
+    fetch(shelf, hub)
+    assert server.sent - sent == config.stat().st_size
+    assert find_model("model") == folder
+    config.unlink()
+    with pytest.raises(CheckpointError, match=r"video_dit/config\.json is missing or cut short"):
+        find_model("model")
+
+
 def test_wrong_bytes_of_the_right_size_never_get_a_name(shelf: Shelf, hub: Hub, server: LocalHub) -> None:
     large = next(path for path, content in server.files.items() if content.size > 2**16)
     server.fault = lambda path, start, end, number: Fault("wrong", at=7) if path == large else None
