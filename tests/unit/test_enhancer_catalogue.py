@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from engine.downloads.catalogue import find_entry
 from prompt_enhancer import IdeaError, ModelError, catalogue
-from prompt_enhancer.catalogue import BUNDLED, BUNDLED_FILE, RECOMMENDED, choose, damage, installed
+from prompt_enhancer.catalogue import BUNDLED, BUNDLED_FILE, RECOMMENDED, Known, choose, damage, installed
 from prompt_enhancer.pictures import measure
 from prompt_enhancer.training.ideas import example
 from prompt_enhancer.training.world import THINGS
@@ -35,6 +36,14 @@ def test_recommended_models_say_what_they_are() -> None:
             assert len(bytes.fromhex(file.sha256)) == 32
             assert 10**8 < file.size < 10**10
             assert file.name.endswith(".gguf")
+
+
+@pytest.mark.parametrize("one", RECOMMENDED, ids=lambda one: one.name)
+def test_what_can_be_downloaded_is_what_is_recommended(one: Known) -> None:
+    entry = find_entry(one.name)
+    assert (entry.kind, entry.licence, entry.repository) == ("enhancer", one.licence, one.repository)
+    assert (entry.revision, entry.size) == (one.revision, one.size)
+    assert set(entry.wanted) == {file.name for file in one.files}
 
 
 @pytest.fixture
