@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -21,7 +22,7 @@ from app.core import Core
 from app.door import SESSION_COOKIE, host_name
 from app.errors import NotAllowed, NotFound, StudioError
 from app.guard import shown
-from app.server import listening, make_server
+from app.server import listening, make_server, open_tunnel
 from app.sessions import Sessions, Throttle, new_password, read_token
 from tests.app_parts import GUEST, MODEL, OWNER, environment, options, small, studio
 
@@ -225,6 +226,56 @@ def test_a_shared_studio_is_never_open(tmp_path: Path) -> None:
             assert client.get("/v1/videos", headers={"authorization": f"Bearer {token}"}).status_code == 200
     finally:
         core.close()
+
+
+def test_a_share_link_needs_a_password_and_its_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise OSError("no network here")
+
+    monkeypatch.setattr("gradio.networking.setup_tunnel", fails)
+    with studio(tmp_path, share=True) as core:
+        app = make_server(core)
+        sessions: Sessions = app.state.sessions
+        assert sessions.needed
+        assert len(sessions.made) >= 16
+        open_tunnel(app, 7860)
+        assert sessions.sharing is not None
+        assert "no network here" in sessions.sharing.problem
+        with TestClient(app, base_url="http://127.0.0.1", follow_redirects=False) as client:
+            assert client.get("/v1/videos").status_code == 401  # the page is there, and closed
+            assert client.get("/login").status_code == 200
+        monkeypatch.setattr("gradio.networking.setup_tunnel", lambda *_: "https://abc.gradio.example")
+        open_tunnel(app, 7860)
+        assert sessions.sharing.url == "https://abc.gradio.example"
+        with TestClient(app, base_url="https://abc.gradio.example", follow_redirects=False) as client:
+            assert client.get("/v1/videos").status_code == 401
+            entered = client.post("/login", data={"user": "", "password": sessions.made})
+            assert "secure" in entered.headers["set-cookie"].lower()
+            assert client.get("/v1/videos").status_code == 200
+        monkeypatch.setattr("app.sessions.time.time", lambda: sessions.sharing.until + 1)  # type: ignore[union-attr]
+        with TestClient(app, base_url="https://abc.gradio.example", follow_redirects=False) as client:
+            late = client.post("/login", data={"user": "", "password": sessions.made})
+            client.cookies.update(late.cookies)
+            assert client.get("/v1/videos").status_code == 401  # shut to guests from then on
+
+
+def test_an_upload_that_falls_silent_is_ended(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.door.SILENCE_SECONDS", 0.1)
+    app, sent = make_server(core), []
+
+    async def silent() -> dict:
+        await asyncio.sleep(30)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/videos", "raw_path": b"/v1/videos"}
+    scope |= {"query_string": b"", "root_path": "", "scheme": "http", "headers": headers, "client": ("127.0.0.1", 1)}
+    scope["server"] = ("127.0.0.1", 80)
+    asyncio.run(asyncio.wait_for(app(scope, silent, send), 10))
+    assert sent[0]["status"] == 408
 
 
 def test_guests_log_in_and_have_only_their_own(tmp_path: Path) -> None:
