@@ -7,14 +7,16 @@ CPU takes `use_products` instead: two matrix products and a softmax, whose backw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 _products: ContextVar[torch.Tensor | None] = ContextVar("products", default=None)
+_instead: ContextVar[Attention | None] = ContextVar("instead", default=None)
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -27,6 +29,13 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     Returns:
         (B, L, heads, head width), in the query's dtype.
     """
+    instead = _instead.get()
+    if instead is not None:
+        token = _instead.set(None)
+        try:
+            return instead(query, key, value)
+        finally:
+            _instead.reset(token)
     counts = _products.get()
     if counts is not None:
         return product_attention(query, key, value, counts if len(counts) == key.shape[1] else None)
@@ -54,6 +63,16 @@ def use_backend(name: str) -> Iterator[None]:
     """Within the block, compute attention with the diffusers backend `name` ("native", "flash", "sage", ...)."""
     with attention_backend(name):
         yield
+
+
+@contextmanager
+def use_attention(function: Attention) -> Iterator[None]:
+    """Within the block, `attention` is `function`; within `function`, it is what it was."""
+    token = _instead.set(function)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 @contextmanager

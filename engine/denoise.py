@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -12,6 +13,7 @@ from engine.errors import Cancelled
 from engine.guidance import branches, combine
 from engine.models import DualTower
 from engine.schedule import Step
+from engine.step_cache import StepCache
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class StepState:
 
 StepCallback = Callable[[StepState], bool | None]
 Announce = Callable[[DualTower, DualTower | None], None]
+
+
+class Split(Protocol):
+    """Guidance branches shared with others; see `engine.distributed.guidance`."""
+
+    def mine(self, branches: int) -> list[int]: ...
+    def gather(self, mine: list[torch.Tensor], branches: int) -> list[torch.Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,8 @@ def denoise(
     known: Known | None = None,
     callback: StepCallback | None = None,
     announce: Announce | None = None,
+    cache: StepCache | None = None,
+    split: Split | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Integrates the velocity by Euler's method, all guidance branches in one batch.
 
@@ -120,6 +131,8 @@ def denoise(
         condition: (B, stride + C, F, H, W).
         positive, negative: text embeddings (B, S, text_dim); `negative` may be None where guidance is 1.
         callback: called after every step; returning False ends the run with `Cancelled`.
+        split: says which branches are computed here, and gets those of the others.
+        cache: told before every step where it is in the run; see `engine.step_cache`.
         announce: told before every step which network computes, and which one in the step after it.
 
     Returns:
@@ -134,11 +147,17 @@ def denoise(
     todo = branches(guidance.text, guidance.bridge)
     missing = negative is None and any(not b.positive for b in todo)
     assert not missing, "guidance needs the negative prompt's embedding"
-    text = torch.cat([positive if b.positive or negative is None else negative for b in todo])
-    bridged = torch.tensor([float(b.bridged) for b in todo], device=device).repeat_interleave(batch)
+    mine = [*range(len(todo))] if split is None else split.mine(len(todo))
+    here = [todo[i] for i in mine]
+    text = torch.cat([positive if b.positive or negative is None else negative for b in here])
+    bridged = torch.tensor([float(b.bridged) for b in here], device=device).repeat_interleave(batch)
     all_on = all(b.bridged for b in todo)
     a2v, v2a = (s if all_on or s == 0 else s * bridged.view(-1, 1, 1) for s in (guidance.a2v, guidance.v2a))
-    many = len(todo)
+    many = len(here)
+
+    def guided(velocities: torch.Tensor) -> torch.Tensor:
+        parts = list(velocities.chunk(many))
+        return combine(parts if split is None else split.gather(parts, len(todo)), guidance.text, guidance.bridge)
 
     levels = [0.0 if known.video else step.video_timestep for step in steps]
     networks = [*map(expert_at, levels), None]
@@ -148,6 +167,8 @@ def denoise(
         assert network is not None
         if announce is not None:
             announce(network, networks[n + 1])
+        if cache is not None:
+            cache.step(step.index, step.index + len(steps) - n)
         scales = [s.to(compute_dtype(network)) if isinstance(s, torch.Tensor) else s for s in (a2v, v2a)]
         video_v, audio_v = velocity(
             network,
@@ -161,11 +182,11 @@ def denoise(
             *scales,
         )
         if not known.video:
-            guided = combine(list(video_v.chunk(many)), guidance.text, guidance.bridge)
-            video = require_finite(video + step.video_delta * guided, f"the picture's latents (step {step.index + 1})")
+            video = video + step.video_delta * guided(video_v)
+            video = require_finite(video, f"the picture's latents (step {step.index + 1})")
         if not known.audio:
-            guided = combine(list(audio_v.chunk(many)), guidance.text, guidance.bridge)
-            audio = require_finite(audio + step.audio_delta * guided, f"the sound's latents (step {step.index + 1})")
+            audio = audio + step.audio_delta * guided(audio_v)
+            audio = require_finite(audio, f"the sound's latents (step {step.index + 1})")
         if callback is not None:
             state = StepState(step.index + 1, step.index + len(steps) - n, t_video, t_audio, video, audio)
             if callback(state) is False:

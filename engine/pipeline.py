@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from engine.decode import decode_audio, decode_video, require_finite
-from engine.denoise import Guidance, Known, StepCallback, StepState, compute_dtype, denoise, velocity
+from engine.denoise import Guidance, Known, Split, StepCallback, StepState, compute_dtype, denoise, velocity
 from engine.encode import (
     TextEmbedding,
     condition_latents,
@@ -35,10 +37,12 @@ from engine.models import AudioVAE, DualTower
 from engine.profile import ModelProfile, read_profile
 from engine.request import ClipRequest, SizeRules, auto_size, check_number
 from engine.schedule import ScheduleConfig, Step, paired_steps
+from engine.step_cache import StepCache
 from engine.timing import ClipLength
 from engine.weights import load_component, load_schedule, load_text_encoder, load_tokenizer, read_index
 
 Picture = Image.Image | np.ndarray | str | Path | None
+log = logging.getLogger(__name__)
 OUTPUT_TYPES = ("np", "pil", "pt", "latent")
 
 
@@ -92,6 +96,7 @@ class MovaPipeline:
         self.boundary_ratio = boundary_ratio
         self.profile = profile or ModelProfile()
         self.carrier = Carrier(self)
+        self.split: Split | None = None
         config = video_vae.config
         self.stride = int(config.scale_factor_temporal)
         self.rules = SizeRules(
@@ -200,6 +205,7 @@ class MovaPipeline:
         callback_on_step_end: StepCallback | None = None,
         callback_on_stage: Callable[[str], None] | None = None,
         tiled_decode: bool = False,
+        step_cache: float | None = None,
     ) -> MovaOutput:
         """Makes one clip per prompt.
 
@@ -221,6 +227,7 @@ class MovaPipeline:
             callback_on_step_end: gets a `StepState` after every step; return False to stop the run (`Cancelled`).
             callback_on_stage: gets "text", "picture", "denoise" and "decode" as each begins.
             tiled_decode: decode the picture in tiles, where memory is short.
+            step_cache: threshold below which most of a step is left out (`engine.step_cache`); None computes all.
 
         Raises:
             RequestError: a value is not valid; the message names the nearest valid one.
@@ -231,6 +238,7 @@ class MovaPipeline:
         if output_type not in OUTPUT_TYPES:
             raise RequestError(f"output_type {output_type!r} is not one of {', '.join(OUTPUT_TYPES)}")
         stage = callback_on_stage or (lambda name: None)
+        self.carrier.short = False
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         count = len(prompts)
         if count == 0:
@@ -302,6 +310,7 @@ class MovaPipeline:
             self.latent_fps(r.fps),
             Known(given_video_latents is not None, given_audio_latents is not None),
             callback_on_step_end,
+            step_cache,
         )
 
         frames = sound = None
@@ -333,10 +342,15 @@ class MovaPipeline:
         latent_fps: float,
         known: Known,
         callback: StepCallback | None,
+        threshold: float | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The velocity loop. An attempt that ran out of memory goes on from its last whole step."""
         done: list[Any] = [0, video, audio]
         device = self.device
+        cache = None if threshold is None else StepCache(check_number("step cache", threshold, 0.0, 1.0))
+
+        def caching() -> AbstractContextManager[Any]:
+            return nullcontext() if cache is None else cache.on(self.high_noise, self.low_noise)
 
         def remember(state: StepState) -> bool | None:
             done[:] = state.step, state.video_latents, state.audio_latents
@@ -344,7 +358,7 @@ class MovaPipeline:
 
         def run() -> tuple[torch.Tensor, torch.Tensor]:
             first = self.expert_at(0.0 if known.video else steps[done[0]].video_timestep)
-            with self.carrier.experts(first):
+            with self.carrier.experts(first), caching():
                 return denoise(
                     self.expert_at,
                     done[1].to(device),
@@ -358,9 +372,14 @@ class MovaPipeline:
                     known,
                     remember,
                     self.carrier.step,
+                    cache,
+                    self.split,
                 )
 
-        return self.carrier.attempt("denoise", run)
+        latents = self.carrier.attempt("denoise", run)
+        if cache is not None:
+            log.info("step cache: %d evaluations computed, %d left out", cache.computed, cache.skipped)
+        return latents
 
     def encode_prompt(self, prompts: str | Sequence[str]) -> TextEmbedding:
         """Texts -> embeddings (B, 512, text_dim) with what was cut."""

@@ -44,6 +44,8 @@ class Carrier:
     def __init__(self, pipe: MovaPipeline, plan: Plan | None = None) -> None:
         self.pipe, self.plan = pipe, plan
         self._tiles = "none" if plan is None else plan.tiles
+        self._swept = False
+        self.short = False  # memory ran out in the last run
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +88,7 @@ class Carrier:
                 raise
             # The traceback holds every tensor of the failed attempt.
             failed = type(error)(str(error))
+        self.short = True
         self.leave()
         if not self.lean(stage):
             raise OutOfMemory(advice(stage)) from failed
@@ -107,6 +110,8 @@ class Carrier:
             self._tiles = "both"
         elif stage == "denoise" and any(getattr(block, "at_once", 1) != 1 for block in blocks):
             set_at_once(blocks, 1)
+        elif stage == "text" and not self._swept:
+            self._swept = True  # what a failed attempt held has been given back; there is nothing else to leave
         else:
             return False
         log.warning("out of memory; trying once more in a way that takes less")
@@ -158,6 +163,7 @@ class PlannedCarrier(Carrier):
         self.vaes = Part([pipe.video_vae, pipe.audio_vae], torch.float32)
         self.streamer: Streamer | None = None
         self._all: list[torch.Tensor] = []
+        self._text_device = self._device
         self._arrange()
 
     @property
@@ -203,7 +209,7 @@ class PlannedCarrier(Carrier):
         own = [Part([block], self._dtype) for block in blocks]
         network = Network(encoder, blocks, own, Part(rest, self._dtype), self._dtype)
         layout = Layout(ring=2, swap=True)  # each block is read once, from where it was loaded
-        with Streamer([network], [None] * len(own), layout, self._device).running():
+        with Streamer([network], [None] * len(own), layout, self._text_device).running():
             yield
 
     @contextlib.contextmanager
@@ -235,10 +241,17 @@ class PlannedCarrier(Carrier):
         return 0 if network is self.pipe.high_noise else 1
 
     def lean(self, stage: str) -> bool:
+        if stage == "text":
+            once, self._swept, self._text_device = self._swept, True, torch.device("cpu")
+            log.warning("out of memory: the prompt is read on the processor")
+            return not once
         fewer = leaner(self.plan, stage)
         if fewer is None:
             return False
         log.warning("%s", fewer.why)
+        if stage != "denoise":
+            self.plan = fewer
+            return True
         if self.streamer is not None:
             self.streamer.close()
             self.streamer = None

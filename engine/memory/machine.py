@@ -73,7 +73,8 @@ class Machine:
 
     def capped(self, vram: int) -> Machine:
         """The same machine as if its device had at most `vram` bytes."""
-        return replace(self, vram_total=min(vram, self.vram_total), vram_free=min(vram, self.vram_free))
+        less = replace(self, vram_total=min(vram, self.vram_total), vram_free=min(vram, self.vram_free))
+        return replace(less, ram_free=min(vram, self.ram_free)) if self.shared else less
 
 
 def host_memory(cgroup: Path = CGROUP) -> tuple[int, int]:
@@ -201,6 +202,15 @@ def _disk_rate(size: int) -> float:
     except OSError as error:
         log.info("the disk's rate could not be measured (%s); a cautious one holds", error)
         return Rates.disk
+
+
+def device_peak(device: Any) -> int:
+    """Peak bytes of a torch device's allocator; of a processor, what the process holds now."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -114,14 +114,23 @@ def decoding(sizes: ModelSizes, work: Work, tiles: str) -> int:
     return int(picture) * work.batch + 4 * (sizes.video_vae + sizes.audio_vae)
 
 
-def make_plan(machine: Machine, sizes: ModelSizes, work: Work, exact: bool = False, device: str | None = None) -> Plan:
+def make_plan(
+    machine: Machine,
+    sizes: ModelSizes,
+    work: Work,
+    exact: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Plan:
     """The plan for this clip on this machine.
 
     Args:
         exact: never 8-bit weights.
         device: torch's name; by default that of the machine's kind.
+        dtype: in which to compute; by default what the machine is good at.
     """
-    plans = list(_weighed(machine, sizes, work, exact, device or _device(machine)))
+    dtype = dtype or _dtype(machine)
+    plans = list(_weighed(machine, sizes, work, exact, device or _device(machine), dtype))
     fitting = [plan for plan in plans if plan.fits]
     if fitting:
         best = min(fitting, key=_order)
@@ -158,9 +167,8 @@ def _dtype(machine: Machine) -> str:
     return "float32"
 
 
-def _weighed(machine: Machine, sizes: ModelSizes, work: Work, exact: bool, device: str) -> Iterator[Plan]:
+def _weighed(machine: Machine, sizes: ModelSizes, work: Work, exact: bool, device: str, dtype: str) -> Iterator[Plan]:
     """Every way to run with the most residents that it has room for."""
-    dtype = _dtype(machine)
     branches = work.passes * work.batch
     for weights in (dtype,) if exact else (dtype, "int8"):
         for experts in ("device", "host", "swap"):
@@ -284,13 +292,13 @@ def _advice(machine: Machine, sizes: ModelSizes, work: Work, exact: bool, best: 
     seconds = int(work.frames / work.fps)
     for shorter in range(seconds, 0, -1):
         frames = nearest_frame_count(round(shorter * work.fps), sizes.stride)
-        if frames < work.frames and _fits_at_all(machine, sizes, replace(work, frames=frames), exact):
+        if frames < work.frames and _fits_at_all(machine, sizes, replace(work, frames=frames), exact, best.dtype):
             return f"a clip of {shorter} s fits"
     multiple = sizes.spatial * max(sizes.patch[1:])
     for share in (0.75, 0.5, 0.35, 0.25):
         width, height = (max(multiple, int(side * share) // multiple * multiple) for side in (work.width, work.height))
         smaller = replace(work, width=width, height=height, frames=nearest_frame_count(49, sizes.stride))
-        if _fits_at_all(machine, sizes, smaller, exact):
+        if _fits_at_all(machine, sizes, smaller, exact, best.dtype):
             return f"{width}x{height} and {smaller.frames / work.fps:.0f} s fit"
     vram, ram = room(machine)
     more = [
@@ -301,8 +309,8 @@ def _advice(machine: Machine, sizes: ModelSizes, work: Work, exact: bool, best: 
     return f"this model needs {' and '.join(more) or 'more memory'}"
 
 
-def _fits_at_all(machine: Machine, sizes: ModelSizes, work: Work, exact: bool) -> bool:
-    return any(plan.fits for plan in _weighed(machine, sizes, work, exact, _device(machine)))
+def _fits_at_all(machine: Machine, sizes: ModelSizes, work: Work, exact: bool, dtype: str) -> bool:
+    return any(plan.fits for plan in _weighed(machine, sizes, work, exact, _device(machine), dtype))
 
 
 def leaner(plan: Plan, stage: str) -> Plan | None:

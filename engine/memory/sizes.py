@@ -188,6 +188,13 @@ def _count(shapes: dict[str, tuple[int, ...]], wanted: Any = lambda name: True) 
     return total
 
 
+def guidance_passes(guidance: float, bridge_guidance: float) -> int:
+    """Branches a step: three with bridge guidance, two with text guidance, else one. See `engine.guidance`."""
+    if bridge_guidance != 1:
+        return 3
+    return 1 if guidance == 1 else 2
+
+
 @dataclass(frozen=True)
 class Work:
     """One clip: sizes in pixels, length in frames.

@@ -6,6 +6,8 @@ Shapes: B batch, F/H/W latent frames, height, width; N audio latents; L video to
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.loaders import PeftAdapterMixin
@@ -19,6 +21,17 @@ from engine.models.bridge import Bridge, Conditioner
 from engine.models.options import require
 from engine.models.rope import Table, audio_table, clock_table, video_table
 from engine.models.towers import AudioTower, TowerBlock, TowerEnds, VideoTower
+
+
+class StepCache(Protocol):
+    """What `forward` asks of a step cache; see `engine.step_cache`."""
+
+    def begin(self, video: torch.Tensor, audio: torch.Tensor) -> None: ...
+    def first(
+        self, network: int, video: torch.Tensor, audio: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None: ...
+    def last(self, network: int, video: torch.Tensor, audio: torch.Tensor) -> None: ...
+
 
 Scale = float | torch.Tensor  # one strength, or one per sample as (B, 1, 1)
 
@@ -74,6 +87,7 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         self.bridge_head_dim = b.head_dim
         self.audio_fps = float(b.audio_fps)
         self.gradient_checkpointing = False
+        self.step_cache: StepCache | None = None
 
     def forward(
         self,
@@ -115,12 +129,24 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         v_clock = clock_table(frames, per_frame, ticks, self.bridge_head_dim, device)
         a_clock = audio_table(tokens, self.bridge_head_dim, device)
 
-        for block in self.blocks:
+        cache = None if torch.is_grad_enabled() else self.step_cache
+        if cache is not None:
+            cache.begin(v, a)
+        for layer, block in enumerate(self.blocks):
             args = (v, a, v_mod, a_mod, v_text, a_text, v_rope, a_rope, v_clock, a_clock, a2v_scale, v2a_scale)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 v, a = torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False)
             else:
                 v, a = block(*args)
+            if cache is not None and layer == 0:
+                del args
+                ahead = cache.first(id(self), v, a)
+                if ahead is not None:
+                    v, a = ahead
+                    break
+        else:
+            if cache is not None:
+                cache.last(id(self), v, a)
 
         x, y, z = self.patch_size
         v = rearrange(

@@ -111,7 +111,7 @@ def test_adapters_stream_with_their_blocks(tmp_path, experts):
     assert same(results[3], before)
 
 
-def adapter(folder):
+def adapter(folder, norms=True):
     """Factors for linear layers of both towers, and a difference of a norm, which is written into the parameter."""
     from safetensors.torch import save_file
 
@@ -126,7 +126,8 @@ def adapter(folder):
             state[f"blocks.{layer}.{name}.lora_A.weight"] = torch.randn(4, weight.shape[1], generator=g) / 4
             state[f"blocks.{layer}.{name}.lora_B.weight"] = torch.randn(weight.shape[0], 4, generator=g) / 4
         width = tower.blocks[layer].video.norm3.weight.shape[0]
-        state[f"blocks.{layer}.norm3.diff"] = torch.randn(width, generator=g) / 4
+        if norms:
+            state[f"blocks.{layer}.norm3.diff"] = torch.randn(width, generator=g) / 4
     save_file(state, folder / "lora.safetensors")
     return read_lora(folder / "lora.safetensors")
 
