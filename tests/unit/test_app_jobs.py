@@ -340,3 +340,29 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "studio.sqlite3")
+    queue = JobQueue(store)
+    queue.submit(SPEC, "local")
+    for more in (1, 3, 8):  # pages that are left
+        pages = store.row("PRAGMA page_count")[0]  # type: ignore[index]
+        store.rows(f"PRAGMA max_page_count={pages + more}")  # SQLite then fails as it does on a full disk
+        before = queue.counts()["queued"]
+        said, taken = "", 0
+        while not said and taken < 1000:
+            try:
+                queue.variations(SPEC, 40, "local")
+                taken += 40
+            except StudioError as error:
+                said = str(error)
+        assert "full; free some space" in said
+        assert queue.counts()["queued"] == before + taken
+        assert len(queue.find(limit=5000)) == before + taken
+        store.rows(f"PRAGMA max_page_count={2**30}")
+        assert queue.submit(SPEC, "local").state == "queued"  # space is free again
+    store.close()
+    store = open_store(tmp_path / "studio.sqlite3")
+    assert JobQueue(store).counts()["queued"] == before + taken + 1
+    store.close()
