@@ -145,7 +145,7 @@ def known_rates(machine: Machine, device: str, file: Path | None = None) -> Rate
         return Rates(**{name: float(value) for name, value in known[key].items()})
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
-    rates = measure_rates(machine, device)
+    rates = measure_rates(machine, device, PROBE // 8 if machine.shared else PROBE)
     write_json(file, {**known, key: asdict(rates)})
     return rates
 
