@@ -51,6 +51,8 @@ def run(options: Options) -> int:
         app = make_server(core)
         mount_page(app, core, drafts)
         serve(core, app, lambda address: opened(core, app, address))
+    except KeyboardInterrupt:  # the server has closed by then; this is how a studio is ended
+        log.info("ended by Ctrl-C")
     finally:
         drafts.write()
         core.close()

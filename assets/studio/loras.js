@@ -118,10 +118,11 @@
     function drawPick() {
       pick.hidden = !open;
       if (!open) { pick.replaceChildren(); return; }
-      const list = h("div.lorafound", { role: "list" });
+      const list = h("div.lorafound");
       const fill = () => {
         const words = search.toLowerCase();
         const left = (known || []).filter((one) => !chosen.some((other) => other.sha256 === one.sha256) && `${one.name} ${one.triggers.join(" ")} ${one.base_model}`.toLowerCase().includes(words));
+        if (left.length) list.setAttribute("role", "list"); else list.removeAttribute("role");
         list.replaceChildren(...left.slice(0, 100).map((one) => h("div.lorarow", { role: "listitem" },
           h("button.choose", { type: "button", disabled: one.status === "no", onclick: () => choose(one.sha256) }, h("b", {}, one.name), one.triggers.length ? h("small", {}, one.triggers.slice(0, 3).join(", ")) : ""), badge(one))));
         if (known && !known.length) list.replaceChildren(h("p.hint", {}, t("lora_none")));
