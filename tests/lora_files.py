@@ -154,7 +154,7 @@ def lightx2v(lora: Canonical, path: Path) -> None:
         tensors[f"diffusion_model.{module}.{endings[kind]}"] = value
     first = next(iter(lora.pairs.values()))[0]
     tensors["diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight"] = first.clone()
-    tensors["diffusion_model.blocks.0.cross_attn.k_img.lora_up.weight"] = first.t().contiguous()
+    tensors["diffusion_model.blocks.0.cross_attn.k_img.lora_up.weight"] = first.t().clone().contiguous()
     tensors["diffusion_model.blocks.0.cross_attn.k_img.diff_b"] = torch.zeros(8)
     save_file(tensors, path)
 

@@ -10,6 +10,7 @@ file must be in its report. `--converted` draws go through .pt files and the con
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -89,6 +90,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # a line for every draw that leaves blocks out
     pipe = MovaPipeline.from_pretrained(MODEL)
     stack = LoraStack(pipe.high_noise, pipe.low_noise)
     worst: Counter[str] = Counter()

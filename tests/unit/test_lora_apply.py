@@ -97,6 +97,7 @@ def test_three_at_once_equal_the_sum_by_hand(pipe: MovaPipeline, stack: LoraStac
     assert fingerprint(pipe) == before
 
 
+@pytest.mark.slow
 def test_fifty_rounds_leave_every_bit_in_its_place(pipe: MovaPipeline, stack: LoraStack, tmp_path: Path) -> None:
     before, rng = fingerprint(pipe), random.Random(7)
     plain = velocities(pipe, 950.0)

@@ -145,6 +145,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "XDG_CACHE_HOME": str(home / "xdg"), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(home: Path) -> None:
     """gloo under accelerate: the same losses and the same factors as one process with the same batch."""
     env = environment(home)
@@ -164,6 +165,7 @@ def test_two_processes_equal_one(home: Path) -> None:
             assert second[side] == pytest.approx(first[side], rel=1e-5), side
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_a_whole_checkpoint(home: Path, tmp_path: Path) -> None:
     tally = kill_again_and_again(home, "killed", kills=2, seed=4)
     assert tally["torn"] == 0
