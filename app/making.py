@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EASED_FRAMES = 8  # a third of a second at 24 fps
+
 
 class Ears(Protocol):
     """Who hears of the progress; `check` raises `Cancelled` when the job shall stop."""
@@ -352,7 +354,8 @@ def continued(first: MediaClip, second: MediaClip) -> MediaClip:
     """Two clips as one, where the second begins with the first's last picture.
 
     That picture is shown once. While it is shown both sounds are there: the first fades out as the second fades in,
-    with constant power, so that neither a gap nor a click is heard.
+    with constant power, so that neither a gap nor a click is heard. What the model made of that picture differs a
+    little from it, in colour above all; the difference is taken out of the next pictures, less and less.
     """
     from engine.media.mux import resample
 
@@ -371,7 +374,17 @@ def continued(first: MediaClip, second: MediaClip) -> MediaClip:
     head = replace(first, samples=mixed, sample_rate=rate)
     if len(second.frames) == 1:
         return head
+    second = replace(second, frames=_eased(second.frames, first.frames[-1]))
     return join([head, trim(second, 1 / second.fps, second.seconds)])
+
+
+def _eased(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8 whose first becomes `wanted`, and whose next ones are moved that way ever less."""
+    count = min(EASED_FRAMES, len(frames))
+    share = np.linspace(1.0, 0.0, count, endpoint=False, dtype=np.float32)[:, None, None, None]
+    offset = wanted.astype(np.float32) - frames[0]
+    eased = np.clip(np.rint(frames[:count] + share * offset), 0, 255).astype(np.uint8)
+    return np.concatenate([eased, frames[count:]])
 
 
 def _stereo(samples: np.ndarray) -> np.ndarray:
