@@ -189,6 +189,11 @@ def test_joining_makes_neither_jump_nor_click() -> None:
     assert np.abs(outside).max() < 1e-6
     silence = MediaClip(pictures[per_clip - 1 :], np.zeros_like(tail.samples), fps, rate)
     assert np.abs(np.diff(continued(head, silence).samples[:, 0])).max() < 1.5 * usual
+    brighter = continued(head, MediaClip(tail.frames + 25, tail.samples, fps, rate))  # as models do
+    grey = brighter.frames[:, 0, 0, 0].astype(int)
+    assert np.abs(np.diff(grey)).max() <= 4 + 25 / 8 + 1  # no step beside the sweep's own
+    assert np.array_equal(grey[:per_clip], ramp[:per_clip])
+    assert np.array_equal(grey[per_clip + 8 :], ramp[per_clip + 8 :].astype(int) + 25)
     other_rate = MediaClip(tail.frames, np.zeros(round(per_clip / fps * 44_100), np.float32), fps, 44_100)
     assert len(continued(head, other_rate).samples) == len(wave)
 
