@@ -34,6 +34,8 @@ from engine.media import join, read_clip, trim, write_clip
 from engine.media.mux import settings_json
 from engine.media.probe import MAX_SETTINGS_BYTES
 from engine.media.publish import flush, flush_folder
+from engine.memory.choose import remember
+from engine.memory.sizes import Work, guidance_passes
 from engine.version import __version__
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Maker:
 
     def __init__(self) -> None:
         self._pipe: MovaPipeline | None = None
-        self._loaded: tuple[Path, str, str, float] | None = None
+        self._loaded: tuple[Path, tuple[Any, ...], float] | None = None
 
     def warm(self) -> str:
         """Imports what every job needs; returns the device that "auto" means here."""
@@ -122,23 +124,25 @@ class Maker:
             clip = replace(clip, settings=_settings(order, latents, picture, last))
             published = publish(order, clip, latents.path(order), ears.check)
         times |= {"device": str(pipe.device), "peak_memory": _peak_memory(pipe)}
+        if "step" in times and pipe.carrier.plan is not None:
+            plan = pipe.carrier.plan
+            remember(order.model, _work(order.spec), plan, times["step"], times["peak_memory"], pipe.carrier.short)
         return Published(published, times)
 
     def _model(self, order: Order, clock: _Clock) -> MovaPipeline:
-        from engine.device import choose_device, choose_precision
+        from engine.memory.choose import layout, plan_clip
         from engine.pipeline import MovaPipeline
 
         stamp = (order.model / "model_index.json").stat().st_mtime if order.model.is_dir() else 0.0
-        wanted = (order.model, order.device, order.precision, stamp)
+        plan = plan_clip(order.model, _work(order.spec), order.device, order.precision)
+        wanted = (order.model, layout(plan), stamp)
         if self._pipe is None or self._loaded != wanted:
             self._pipe = self._loaded = None  # the old model goes before the new one comes
             _empty_cache()
             with clock("load"):
-                device = choose_device(order.device)
-                self._pipe = MovaPipeline.from_pretrained(
-                    order.model, choose_precision(order.precision, device), device
-                )
+                self._pipe = MovaPipeline.from_pretrained(order.model, plan=plan)
             self._loaded = wanted
+            log.info("%s", plan.why)
         return self._pipe
 
     @staticmethod
@@ -483,6 +487,12 @@ def _prepared(path: Path, spec: JobSpec, crop: tuple[float, float] | None) -> Im
 def _set(value: float | None) -> float:
     assert value is not None, "orders carry settled specs"
     return value
+
+
+def _work(spec: JobSpec) -> Work:
+    """What the planner has to know of a job."""
+    passes = guidance_passes(_set(spec.guidance), _set(spec.bridge_guidance))
+    return Work(spec.width or 0, spec.height or 0, spec.frames or 1, spec.fps or 24.0, passes, spec.steps or 1)
 
 
 def _peak_memory(pipe: MovaPipeline) -> int:

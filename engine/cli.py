@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -22,13 +23,28 @@ from engine.errors import Cancelled, MovaError, OutputError, RequestError
 from engine.folders import find_model
 from engine.media import load_image, write_clip
 from engine.media.publish import check_target
+from engine.memory.choose import CHOICES, plan_clip, remember
+from engine.memory.machine import device_peak
+from engine.memory.sizes import Work, guidance_passes
 from engine.profile import ModelProfile, read_profile
-from engine.request import ClipRequest, SizeRules, auto_size, check_integer, check_number, check_prompt, parse_size
+from engine.request import (
+    STEP_CACHE,
+    ClipRequest,
+    SizeRules,
+    auto_size,
+    check_integer,
+    check_number,
+    check_prompt,
+    parse_size,
+)
 from engine.timing import seconds_to_frames
 from engine.version import __version__
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from engine.memory.plan import Plan
+    from engine.pipeline import MovaPipeline
 
 EXIT_WRONG, EXIT_STOPPED = 2, 130
 
@@ -63,6 +79,16 @@ def parser() -> Parser:
     p.add_argument("--model", help="name or folder of the model; the bundled one where not given")
     p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     p.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    p.add_argument("--memory", default="auto", help=f"memory to count on: {', '.join(CHOICES)} (GB of the card)")
+    p.add_argument("--exact", action="store_true", help="never hold weights in 8 bits, however slow")
+    p.add_argument(
+        "--step-cache",
+        type=float,
+        nargs="?",
+        const=STEP_CACHE,
+        help="leave out most of a step where it would change little: faster, and not quite the same clip",
+    )
+    p.add_argument("--gpus", type=int, default=1, help="devices that work on the clip together")
     p.add_argument("--output", help="where the mp4 goes; mova-SEED.mp4 in this folder where not given")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
     return p
@@ -102,28 +128,38 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
     settings, pictures = _settings(args, profile)
     target = _target(args.output, settings["seed"])
     settings["model"] = folder.name
-    pipe, loaded = _load(folder, args), time.monotonic()
+    work = _work(settings)
+    plan = plan_clip(folder, work, args.device, args.precision, args.memory, args.exact, args.gpus)
+    print(plan.why + (f"; {plan.advice}" if plan.advice else ""), file=sys.stderr)
+    arguments: dict[str, Any] = {
+        "prompt": settings["prompt"],
+        "image": pictures[0],
+        "last_image": pictures[1],
+        "negative_prompt": settings["negative_prompt"],
+        "height": settings["height"],
+        "width": settings["width"],
+        "num_frames": settings["frames"],
+        "fps": settings["fps"],
+        "num_inference_steps": settings["steps"],
+        "guidance_scale": settings["guidance"],
+        "bridge_guidance_scale": settings["bridge_guidance"],
+        "video_shift": settings["video_shift"],
+        "audio_shift": settings["audio_shift"],
+        "a2v_scale": settings["a2v_scale"],
+        "v2a_scale": settings["v2a_scale"],
+        "seed": settings["seed"],
+        "step_cache": args.step_cache,
+    }
     with _Progress(settings["steps"]) as progress:
-        out = pipe(
-            settings["prompt"],
-            image=pictures[0],
-            last_image=pictures[1],
-            negative_prompt=settings["negative_prompt"],
-            height=settings["height"],
-            width=settings["width"],
-            num_frames=settings["frames"],
-            fps=settings["fps"],
-            num_inference_steps=settings["steps"],
-            guidance_scale=settings["guidance"],
-            bridge_guidance_scale=settings["bridge_guidance"],
-            video_shift=settings["video_shift"],
-            audio_shift=settings["audio_shift"],
-            a2v_scale=settings["a2v_scale"],
-            v2a_scale=settings["v2a_scale"],
-            seed=settings["seed"],
-            callback_on_stage=progress.stage,
-            callback_on_step_end=progress.step,
-        )
+        if args.gpus > 1:
+            loaded = time.monotonic()
+            out = _together(args.gpus, folder, plan, work, arguments)
+        else:
+            pipe, loaded = _load(folder, plan), time.monotonic()
+            out = pipe(**arguments, callback_on_stage=progress.stage, callback_on_step_end=progress.step)
+            if progress.seconds_a_step():
+                peak = device_peak(pipe.device)
+                remember(folder, work, plan, progress.seconds_a_step(), peak, pipe.carrier.short)
         progress.stage("write")
         settings["prompt_truncated"] = out.truncated[0]
         written = write_clip(target, out.frames[0], out.audio[0], out.fps, out.sample_rate, settings)
@@ -136,6 +172,8 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
         "output": str(written.path),
         "seconds": settings["frames"] / settings["fps"],
         "sample_rate": out.sample_rate,
+        "plan": plan.why,
+        "step_seconds": round(progress.seconds_a_step(), 4),
         "load_seconds": round(loaded - started, 3),
         "total_seconds": round(done - started, 3),
         "note": profile.note,
@@ -206,18 +244,35 @@ def _target(output: str | None, seed: int) -> Path:
     return target
 
 
-def _load(folder: Path, args: argparse.Namespace) -> Any:
+def _work(settings: dict[str, Any]) -> Work:
+    """What the planner has to know of the clip."""
+    passes = guidance_passes(settings["guidance"], settings["bridge_guidance"])
+    size = (settings["width"], settings["height"], settings["frames"])
+    return Work(*size, settings["fps"], passes, settings["steps"])
+
+
+def _load(folder: Path, plan: Plan) -> MovaPipeline:
     """The pipeline, with the libraries' own chatter off."""
     import diffusers
     import transformers
 
-    from engine.device import choose_device, choose_precision
     from engine.pipeline import MovaPipeline
 
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
-    device = choose_device(args.device)
-    return MovaPipeline.from_pretrained(folder, choose_precision(args.precision, device), device)
+    return MovaPipeline.from_pretrained(folder, plan=plan)
+
+
+def _together(count: int, folder: Path, plan: Plan, work: Work, arguments: dict[str, Any]) -> Any:
+    """The clip made on several devices, as `MovaOutput` has it."""
+    from engine.distributed.clip import make_together
+    from engine.pipeline import MovaOutput
+
+    check_integer("gpus", count, 1, 64)
+    found = make_together(count, folder, plan, work.passes, arguments | {"output_type": "pt"})
+    frames, audio = found["frames"].permute(0, 1, 3, 4, 2).contiguous().numpy(), found["audio"].numpy()
+    latents = found["video_latents"], found["audio_latents"]
+    return MovaOutput(frames, audio, found["sample_rate"], work.fps, *latents, found["seeds"], found["truncated"])
 
 
 class _Progress:
@@ -247,6 +302,7 @@ class _Progress:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("starting", total=steps)
+        self.laps: list[float] = []
 
     def __enter__(self) -> _Progress:
         self.bar.start()
@@ -256,12 +312,20 @@ class _Progress:
         self.bar.stop()
 
     def stage(self, name: str) -> None:
+        if name == "denoise":
+            self.laps = [time.monotonic()]
         self.bar.update(self.task, description=self.WORDS[name])
         if not self.console.is_terminal:
             print(self.WORDS[name], file=sys.stderr)
 
     def step(self, state: Any) -> None:
+        self.laps.append(time.monotonic())
         self.bar.update(self.task, completed=state.step)
+
+    def seconds_a_step(self) -> float:
+        """The median of all steps; 0 where none was seen."""
+        laps = [b - a for a, b in zip(self.laps, self.laps[1:], strict=False)]
+        return statistics.median(laps) if laps else 0.0
 
 
 if __name__ == "__main__":

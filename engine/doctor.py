@@ -272,6 +272,27 @@ def check_demo_model() -> Finding:
     return Finding("demo model", "ok", f"{size / 2**20:.0f} MiB in {folder}", details={**details, "bytes": size})
 
 
+def check_plan() -> Finding:
+    """How each installed model would run here, with its own default clip."""
+    from engine.folders import model_folders
+    from engine.memory.choose import plan_clip
+    from engine.memory.sizes import Work, guidance_passes
+    from engine.profile import read_profile
+
+    plans: dict[str, Any] = {}
+    for name, folder in model_folders().items():
+        profile = read_profile(folder)
+        passes = guidance_passes(profile.guidance, profile.bridge_guidance)
+        width, height = profile.sizes[0]
+        plan = plan_clip(folder, Work(width, height, profile.frames, profile.fps, passes, profile.steps))
+        plans[name] = dict(vars(plan))
+    if not plans:
+        return Finding("plan", "ok", "no model to plan for")
+    summary = "; ".join(f"{name}: {plan['why']}" for name, plan in plans.items())
+    tight = [f"{name}: {plan['advice']}" for name, plan in plans.items() if not plan["fits"]]
+    return Finding("plan", "warn" if tight else "ok", summary, "; ".join(tight), plans)
+
+
 CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("machine", check_machine),
     ("python", check_python),
@@ -282,6 +303,7 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("disk", check_disk),
     ("ffmpeg", check_ffmpeg),
     ("demo model", check_demo_model),
+    ("plan", check_plan),
     ("environment", health.check_environment),
     ("torch build", health.check_build),
     ("models", health.check_models),

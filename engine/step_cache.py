@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.models import DualTower
+from engine.request import STEP_CACHE
 
-DEFAULT_THRESHOLD = 0.15
 FIRST_STEPS, LAST_STEPS = 2, 1  # always computed in full: composition, and the finest detail
 
 
@@ -37,7 +37,7 @@ class StepCache:
         threshold: mean relative change of the first block's contribution up to which the others are left out.
     """
 
-    threshold: float = DEFAULT_THRESHOLD
+    threshold: float = STEP_CACHE
     computed: int = 0
     skipped: int = 0
     _kept: dict[int, _Kept] = field(default_factory=dict)

@@ -144,6 +144,8 @@ def remember(folder: Path, work: Work, plan: Plan, seconds: float, vram: int, sh
 
 def layout(plan: Plan) -> tuple[Any, ...]:
     """What of a plan a loaded pipeline is built for; another clip with the same layout needs no loading."""
+    if plan.plain:
+        return plan.device, plan.dtype, plan.tiles
     return (
         plan.device, plan.dtype, plan.weights, plan.experts, plan.residents, plan.ring, plan.pinned, plan.pageable,
         plan.mapped, plan.at_once, plan.tiles,

@@ -73,5 +73,6 @@ def test_a_clip_is_planned_for_this_machine():
     assert plan.fits
     assert plan.plain
     assert layout(plan) == layout(plan_clip(TINY, replace(work, frames=13), device="cpu"))
+    assert layout(plan) == layout(plan_clip(TINY, replace(work, passes=1), device="cpu"))  # nothing to load again
     assert "main memory" in plan.why
     assert [guidance_passes(*g) for g in ((1, 1), (5, 1), (5, 3), (1, 3))] == [1, 2, 3, 3]
