@@ -124,6 +124,9 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.process.kill()
         self.process.wait()
+        with contextlib.suppress(OSError):
+            assert self.process.stdin is not None
+            self.process.stdin.close()
 
     def how_it_ended(self) -> str:
         code = self.process.wait()
