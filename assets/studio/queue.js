@@ -7,7 +7,7 @@
     const jobs = h("ol.jobs", { "aria-label": t("queue") });
     const recent = h("div.recent", { role: "list", "aria-label": t("last_results") });
     root.classList.add("strip");
-    root.append(head, jobs, h("h3.recenthead", {}, t("last_results")), recent);
+    root.append(head, jobs, h("h2.recenthead", {}, t("last_results")), recent);
     let drawnJobs = null, drawnClips = null;
 
     function job(one) {
@@ -41,7 +41,7 @@
       const waiting = state.counts.queued + state.counts.paused, more = waiting - state.waiting.length;
       head.hidden = !state.running && !waiting && !state.held && !state.failed.length;
       head.replaceChildren(
-        h("h3", {}, t("queue")), h("small", {}, waiting ? t("waiting_count", { n: waiting }) : ""),
+        h("h2", {}, t("queue")), h("small", {}, waiting ? t("waiting_count", { n: waiting }) : ""),
         state.held ? h("span.badge.warn", {}, icon("pause"), t("queue_held")) : "",
         more > 0 ? h("small", {}, t("more_waiting", { n: more })) : "",
         h("span.spring"));
