@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -21,6 +20,7 @@ MODULES = {
 }
 WIDE = 5120  # width of the released picture towers, for which the paper's rate of 1e-4 was found
 RATE = 1e-4
+NARROWER = 0.8  # power of the width by which the rate grows: 1.4e-3 for the bundled model, found by trial
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -101,7 +101,7 @@ class LoraSettings:
 
     def rate_for(self, width: int) -> float:
         """The learning rate for a model whose picture towers are `width` wide: narrower ones take larger steps."""
-        return self.rate if self.rate is not None else RATE * math.sqrt(WIDE / width)
+        return self.rate if self.rate is not None else RATE * (WIDE / width) ** NARROWER
 
     def takes(self, module: str) -> bool:
         """Whether a module, by its native name, gets factors."""
