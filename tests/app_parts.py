@@ -28,7 +28,7 @@ OTHER = Visitor("guest-" + "b" * 32, "guest")
 
 
 def options(folder: Path, **changes: Any) -> Options:
-    return Options(data_dir=folder, model=str(MODEL), browser=False, **changes)
+    return Options(**{"data_dir": folder, "model": str(MODEL), "browser": False, **changes})
 
 
 @contextmanager

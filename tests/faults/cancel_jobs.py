@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.core import Core
-from tests.app_parts import OWNER, digest, small, stray_files, studio, wait
+from tests.app_parts import MODEL, OWNER, digest, small, stray_files, studio, wait
 
 STEPS = 40
 
@@ -41,9 +41,9 @@ class Toll:
         )
 
 
-def campaign(folder: Path, cancels: int, seed: int) -> Toll:
+def campaign(folder: Path, cancels: int, seed: int, model: Path = MODEL) -> Toll:
     dice, toll = random.Random(seed), Toll()
-    with studio(folder, work=True) as core:
+    with studio(folder, work=True, model=str(model)) as core:
         whole = wait(core, core.submit(small(), OWNER)[0])
         reference = digest(core.library.path(core.library.get(whole.result or "")))
         began = time.monotonic()
@@ -97,9 +97,10 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--cancels", type=int, default=50)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--model", type=Path, default=MODEL)
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-cancels-") as folder:
-        toll = campaign(Path(folder), args.cancels, args.seed)
+        toll = campaign(Path(folder), args.cancels, args.seed, args.model)
     print(toll)
     for fault in toll.faults:
         print("FAULT", fault)
