@@ -408,6 +408,7 @@ class MovaPipeline:
         with self.carrier.pictures():
             return encode_samples(self.audio_vae, samples, int(check_number("rate", rate, 1, 768_000)))
 
+    @torch.inference_mode()
     def decode(
         self,
         video_latents: torch.Tensor,

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from engine import errors
 from engine.errors import RequestError
 
 LOOPBACK = "127.0.0.1"
@@ -30,15 +34,19 @@ def run_together(count: int, function: Callable[..., Any], *args: Any, device: s
 
     Raises:
         RequestError: there are not so many cards.
-        ProcessRaisedException: one of them failed; its traceback is in the message.
+        MovaError: one of them raised it.
+        RuntimeError: one of them failed otherwise; its traceback is the message.
     """
     if device == "cuda" and count > torch.cuda.device_count():
         raise RequestError(f"{count} cards asked for; this machine has {torch.cuda.device_count()}")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.pt"
-        mp.spawn(  # type: ignore[attr-defined]
-            _one, (count, device, _free_port(), str(result), function, args), nprocs=count
-        )
+        try:
+            mp.spawn(  # type: ignore[attr-defined]
+                _one, (count, device, _free_port(), str(result), function, args), nprocs=count
+            )
+        except Exception as error:
+            raise _first_failure(Path(folder)) or error from None
         return torch.load(result, weights_only=True)
 
 
@@ -54,8 +62,24 @@ def _one(
         if rank == 0:
             torch.save(value, result)
         dist.barrier()
+    except Exception as error:
+        told = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        Path(result).with_name(f"{time.time_ns()}.json").write_text(json.dumps(told), encoding="utf-8")
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _first_failure(folder: Path) -> Exception | None:
+    """The error that came first: the others only say that they lost their neighbour."""
+    told = sorted(folder.glob("*.json"))
+    if not told:
+        return None
+    first = json.loads(told[0].read_text(encoding="utf-8"))
+    kind = getattr(errors, first["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, errors.MovaError):
+        return kind(first["message"])
+    return RuntimeError(first["traceback"])
 
 
 def _free_port() -> int:

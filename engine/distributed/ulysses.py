@@ -48,14 +48,15 @@ class Ulysses:
     @contextmanager
     def on(self, *networks: DualTower) -> Iterator[None]:
         """Within the block these networks compute their part; all processes must call them alike."""
-        hooks = []
+        hooks, bridged = [], set()
         for network in networks:
             last = len(network.blocks) - 1
             for i, block in enumerate(network.blocks):
                 hooks.append(block.register_forward_pre_hook(self._entering(first=i == 0)))
                 if i == last:
                     hooks.append(block.register_forward_hook(self._leaving))
-                if isinstance(block.v2a, nn.Module):
+                if isinstance(block.v2a, nn.Module) and block.v2a not in bridged:
+                    bridged.add(block.v2a)  # both experts have the same bridge
                     hooks.append(block.v2a.register_forward_pre_hook(self._looked_at))
                 own = block.get_submodule("video.self_attn")
                 hooks += self._around(own)

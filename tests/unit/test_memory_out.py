@@ -144,3 +144,14 @@ def test_what_was_measured_corrects_the_next_plan(tmp_path):
     assert ledger.corrected(machine, "a clip").vram_free == again.vram_free  # it is remembered
     (tmp_path / "plans.json").write_text("no json")
     assert ledger.corrected(machine, "a clip") == machine
+
+
+def test_latents_are_decoded_by_a_call_of_its_own():
+    """As the studio's worker does it, outside of a run."""
+    pipe = planned()
+    arguments = {"height": 64, "width": 96, "num_frames": 9, "num_inference_steps": 1, "seed": 1}
+    expected = pipe("x", output_type="pt", **arguments)
+    latents = pipe("x", output_type="latent", **arguments)
+    frames, sound = pipe.decode(latents.video_latents, latents.audio_latents, expected.audio.shape[1], "pt")
+    assert torch.equal(frames, expected.frames)
+    assert torch.equal(sound, expected.audio)
