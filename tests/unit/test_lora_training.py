@@ -170,6 +170,7 @@ def test_a_kill_leaves_a_whole_checkpoint(home: Path, tmp_path: Path) -> None:
     tally = kill_again_and_again(home, "killed", kills=2, seed=4)
     assert tally["torn"] == 0
     assert tally["finished"]
+    assert not tally["left"]
 
 
 def kill_again_and_again(home: Path, name: str, kills: int, seed: int) -> dict[str, object]:

@@ -180,6 +180,8 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
         "format": asdict(form),
         "old_prompts": list(order.old_prompts),
     }
+    for left in folder.glob("checkpoint.pt.*.part"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     path = folder / RUN
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
