@@ -365,6 +365,7 @@ class Supervisor:
             self._queue.touch()
         elif say == "done":
             self._library.add_published(message["clip"])
+            self._previews.pop(job.id, None)  # who sees that the job is done finds no preview of it any more
             self._queue.finish(job.id, message["clip"], message["measured"])
             log.info("job %s is done", job.id[:8])
             self._ended(worker, job)
