@@ -13,7 +13,7 @@ from engine.training.audio_vae import AudioVaeRecipe
 from engine.training.data import ClipFormat
 from engine.training.flow import NoiseLevels
 from engine.training.loop import Optimization, Rhythm
-from engine.training.towers import TowersRecipe
+from engine.training.towers import Later, TowersRecipe
 from engine.training.video_vae import Part
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -91,12 +91,18 @@ def _recipe(raw: Config, text: str) -> Recipe:
         audio_kl_weight=float(audio["kl_weight"]),
         text_config=raw["text"]["config"],
         towers=_stage(towers),
-        towers_steps=_take(TowersRecipe, towers["steps"] | {"levels": _take(NoiseLevels, towers["levels"])}),
+        towers_steps=_towers_recipe(towers),
         tower_configs={name: towers[name] for name in ("video", "audio", "bridge")},
         audio_weight=float(towers["audio_weight"]),
         studio=ModelProfile.model_validate(raw["studio"]),
         text=text,
     )
+
+
+def _towers_recipe(towers: Config) -> TowersRecipe:
+    later = towers["steps"].get("later")
+    parts = {"levels": _take(NoiseLevels, towers["levels"]), "later": _take(Later, later) if later else None}
+    return _take(TowersRecipe, towers["steps"] | parts)
 
 
 def _pairs(raw: list[list[float]]) -> tuple[tuple[int, float], ...]:

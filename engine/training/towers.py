@@ -45,6 +45,23 @@ class JointLatents:
 
 
 @dataclass(frozen=True)
+class Later:
+    """What changes from a step on, when form and sync stand and the words are still weak.
+
+    Attributes:
+        start: that step.
+        picture_drop: as in ``TowersRecipe``; without a first frame, only the words say what there is to see.
+        thorough: share of captions that name every attribute.
+        high_every: as in ``TowersRecipe``; what there is to see is decided at high noise.
+    """
+
+    start: int
+    picture_drop: float
+    thorough: float
+    high_every: int
+
+
+@dataclass(frozen=True)
 class TowersRecipe:
     """How the towers learn.
 
@@ -53,6 +70,7 @@ class TowersRecipe:
         high_every: after that, one step in so many trains the high-noise expert.
         text_drop, picture_drop: share of samples without text, and without a first frame.
         stride: frames per latent frame (channels of the mask).
+        later: the last part of the training; None for all of one kind.
     """
 
     batch: int
@@ -63,6 +81,13 @@ class TowersRecipe:
     picture_drop: float = 0.4
     stride: int = 4
     levels: NoiseLevels = NoiseLevels()  # noqa: RUF009 - frozen
+    later: Later | None = None
+
+    def at(self, step: int) -> Later:
+        """What holds at a step."""
+        if self.later is not None and step >= self.later.start:
+            return self.later
+        return Later(0, self.picture_drop, 0.0, self.high_every)
 
 
 def make_objective(
@@ -125,17 +150,18 @@ class TowersTask:
         """Which expert a step trains; None for the one that sees every noise level."""
         if step < self.recipe.alone:
             return None
-        return HIGH if step % self.recipe.high_every == 0 else LOW
+        return HIGH if step % self.recipe.at(step).high_every == 0 else LOW
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
         generator = generator_at(self.seed, step, rank, LEVELS)
         count = max(1, self.recipe.batch // world)
         which = torch.randint(len(self.train.video), (count,), generator=generator)
         rng = np.random.default_rng([self.seed, step, rank, CAPTION])
-        texts = [caption(self.train.specs[i], rng) for i in which.tolist()]
+        now = self.recipe.at(step)
+        texts = [caption(self.train.specs[i], rng, thorough=now.thorough) for i in which.tolist()]
         silent = torch.rand(count, generator=generator) < self.recipe.text_drop
         texts = ["" if no_text else text for text, no_text in zip(texts, silent.tolist(), strict=True)]
-        blind = torch.rand(count, generator=generator) < self.recipe.picture_drop
+        blind = torch.rand(count, generator=generator) < now.picture_drop
         expert = self.expert_at(step)
         sigmas = self.recipe.levels.draw(count, generator, expert, self.recipe.boundary)
         noise = generator_at(self.seed, step, rank, NOISE)

@@ -19,13 +19,16 @@ from engine import MovaPipeline
 from engine.errors import RequestError
 from engine.training import checkpoint
 from engine.training.audio_vae import fold_scale, level_error, wave_error
+from engine.training.data import spec_at
 from engine.training.demo import STAGES, DemoRun
+from engine.training.demo_world import caption, parse_caption
 from engine.training.flow import NoiseLevels
 from engine.training.latents import encode_conditions
 from engine.training.log import read_lines
 from engine.training.loop import Optimization, generator_at
 from engine.training.recipe import RECIPES, read_recipe
 from engine.training.text import make_tokenizer, tokenize
+from engine.training.towers import Later, TowersRecipe
 from engine.training.video_vae import decode_whole, encode_whole, make_video_vae
 
 RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
@@ -224,6 +227,17 @@ def test_level_error_counts_powers_of_ten_loud_or_quiet() -> None:
     assert float(level_error(0.1 * loud, loud)) == pytest.approx(2.0, abs=0.2)  # a hundredth of the energy
     assert float(level_error(0.2 * 0.1 * loud, 0.2 * loud)) > 1.4
     assert level_error(torch.zeros_like(loud), 1e-5 * loud) < 0.01  # both are silence
+
+
+def test_later_part_names_everything_and_hides_more_pictures() -> None:
+    recipe = TowersRecipe(8, alone=10, later=Later(start=20, picture_drop=0.6, thorough=1.0, high_every=2))
+    assert recipe.at(19) == Later(0, 0.4, 0.0, 4)
+    assert recipe.at(20) == recipe.later
+    for index in range(50):
+        spec = spec_at(1, "train", index)
+        said = parse_caption(caption(spec, np.random.default_rng(index), thorough=1.0))
+        named = ("family", "colour", "background", "size", "tempo")
+        assert [getattr(said, name) for name in named] == [getattr(spec, name) for name in named]
 
 
 def test_tokenizer_knows_its_world_and_loses_no_word() -> None:

@@ -31,6 +31,11 @@ from engine.training.demo_world.words import (
 NO_SUBTITLES = "This video has no subtitles."
 """MOVA's prompts begin with it; the prompt enhancer writes it, so captions must know it."""
 
+ROOMY_FRAMES = tuple(
+    frame for frame in (*FRAMES, *LONG_FRAMES) if "{where}" in frame and re.search(r"\{how|quick\}", frame)
+)
+"""Training frames with room for every attribute."""
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -44,8 +49,11 @@ class Promise:
     voice: str | None = None
 
 
-def caption(spec: ClipSpec, rng: np.random.Generator, held_out: bool = False) -> str:
-    """One caption of a clip. The same clip has thousands; held-out ones never equal a training one."""
+def caption(spec: ClipSpec, rng: np.random.Generator, held_out: bool = False, thorough: float = 0.0) -> str:
+    """One caption of a clip. The same clip has thousands; held-out ones never equal a training one.
+
+    ``thorough`` is the share of training captions that name every attribute.
+    """
     words = FAMILY_WORDS[spec.family]
     named = {
         "colour": rng.random() < 0.93,
@@ -54,7 +62,10 @@ def caption(spec: ClipSpec, rng: np.random.Generator, held_out: bool = False) ->
         "size": rng.random() < 0.45,
         "voice": rng.random() < 0.75,
     }
-    if held_out:
+    if thorough and rng.random() < thorough:
+        named = dict.fromkeys(named, True)
+        frame = _pick(rng, ROOMY_FRAMES)
+    elif held_out:
         frame = _pick(rng, HELD_OUT_FRAMES)
     elif rng.random() < 0.15:
         frame = _pick(rng, LONG_FRAMES)
