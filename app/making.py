@@ -324,21 +324,17 @@ def _read_source(order: Order) -> MediaClip | None:
 
 def _decoded(pipe: MovaPipeline, order: Order, latents: Latents, ears: Ears) -> MediaClip:
     """Frames and sound. Where memory is short the picture is decoded in tiles; a failure is tried once more."""
-    import torch
-
     spec = order.spec
     samples = round((spec.frames or 0) / (spec.fps or 1.0) * pipe.audio_vae.sample_rate)
     try:
-        with torch.inference_mode():
-            frames, sound = pipe.decode(latents.video, latents.audio, samples)
+        frames, sound = pipe.decode(latents.video, latents.audio, samples)
     except Exception as error:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         ears.check()
         log.warning("decoding ran out of memory; trying in tiles")
         _empty_cache()
-        with torch.inference_mode():
-            frames, sound = pipe.decode(latents.video, latents.audio, samples, tiled=True)
+        frames, sound = pipe.decode(latents.video, latents.audio, samples, tiled=True)
     pictures = np.rint(frames[0] * 255).astype(np.uint8)
     return MediaClip(pictures, sound[0].astype(np.float32), spec.fps or 0.0, pipe.audio_vae.sample_rate)
 
