@@ -119,7 +119,7 @@ class Core:
         return spec.settled(profile, model)
 
     def _found(self, spec: JobSpec, model: Path) -> tuple[Choice, ...]:
-        """The LoRAs of a spec, each with its hash and judged against the model.
+        """The LoRAs of a spec, each with its hash and judged against the model; one that is off may be missing.
 
         Raises:
             RequestError: one is not in the library, cannot be used or does not fit; the message names it.
@@ -128,9 +128,14 @@ class Core:
         found = []
         for choice in spec.loras:
             assert library is not None
+            if not choice.on and choice.sha256:  # remembered with the clip; nothing is done with it
+                found.append(choice)
+                continue
             try:
                 entry = library.find(choice.sha256 or choice.name)
             except LoraError as error:
+                if not choice.on:  # nothing but a name, and of no use
+                    continue
                 raise RequestError(f"LoRA {choice.name or choice.sha256[:8]!r} cannot be found: {error}") from None
             verdict = judge(entry, model, choice.tower) if choice.on else None
             if verdict is not None and verdict.status in (ASK, NO):

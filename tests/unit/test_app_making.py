@@ -364,6 +364,12 @@ def test_loras_are_put_on_for_their_job_and_leave_no_trace(core: Core, tmp_path:
         assert "noir" in wait(core, waiting).reason
         with pytest.raises(RequestError, match="noir"):
             core.again(one.id, OWNER)
+        gone = one.spec.loras[0]
+        put_off = core.settle(replace(small(), loras=(replace(gone, on=False),)), OWNER)
+        assert put_off.loras == (replace(gone, on=False),)  # remembered, and in nobody's way
+        switched_off = with_loras({"sha256": gone.sha256, "name": "noir", "on": False}, {"name": "nobody", "on": False})
+        assert digest(core.library.path(switched_off)) == plain
+        assert [lora.name for lora in switched_off.spec.loras] == ["noir"]
         with pytest.raises(RequestError, match="foreign"):
             with_loras({"name": "foreign"})
         assert digest(core.library.path(made(core, seed=31, steps=4))) == plain
