@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.guard import Visitor, visitor_of
+from app.guard import Visitor, shown, visitor_of
 from app.words import language_of
 from engine.errors import MovaError
 
@@ -33,14 +33,17 @@ def part(name: str, value: Any = None, *, elem_id: str | None = None, visible: A
 def answered(run: Callable[[Any, Visitor, str], Answer], name: str) -> Callable[[Any, gr.Request], Answer]:
     """A function for the page's scripts: ``run(data, visitor, language)``, with every error as {"error": text}.
 
-    What the user can mend is said as it is; a defect of ours goes to the log with its traceback.
+    What the user can mend is said as it is, to guests without folders; a defect of ours goes to the log with its
+    traceback.
     """
 
     def ask(data: Any, request: gr.Request) -> Answer:
+        visitor = None
         try:
-            return run(data if isinstance(data, dict) else {}, visitor_of(request), language_of(request))
+            visitor = visitor_of(request)
+            return run(data if isinstance(data, dict) else {}, visitor, language_of(request))
         except MovaError as error:
-            return {"error": str(error)}
+            return {"error": str(error) if visitor is None else shown(str(error), visitor)}
         except Exception:
             log.exception("the page asked for %s", name)
             return {"error": "something went wrong inside the studio; the log tells what"}

@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.requests import Request
 
 from app.core import Core
 from app.door import SESSION_COOKIE, host_name
 from app.errors import NotAllowed, NotFound, StudioError
-from app.guard import shown
+from app.guard import Visitor, shown
 from app.server import listening, make_server, open_tunnel
 from app.sessions import Sessions, Throttle, new_password, read_token
+from app.tabs.parts import answered
+from engine.errors import RequestError
 from tests.app_parts import GUEST, MODEL, OWNER, environment, options, small, studio
 
 
@@ -416,6 +419,14 @@ def test_guests_read_no_folders() -> None:
     ):
         assert shown(text, GUEST) == left
         assert shown(text, OWNER) == text
+
+        def refuse(data: object, visitor: Visitor, language: str, text: str = text) -> dict:
+            raise RequestError(text)
+
+        ask = answered(refuse, "refuse")
+        for visitor, told in ((GUEST, left), (OWNER, text)):
+            request = Request({"type": "http", "headers": [], "state": {"visitor": visitor}})
+            assert ask({}, request) == {"error": told}  # type: ignore[arg-type]
 
 
 def test_the_process_of_the_page_loads_no_torch(tmp_path: Path) -> None:
