@@ -20,7 +20,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  (told to old Pythons)
 # A new command is a new line here; `python -m MODULE` must work in the finished environment.
 # The folder is "here" (relative paths mean what the user means) or "root" (the project's own folder).
 COMMANDS = {
-    "generate": ("engine.cli", None, "here", "make one clip from a prompt and a picture"),
+    "generate": ("app.generate", None, "here", "make one clip from a prompt and a picture"),
     "train": ("engine.training.cli", None, "here", "train or adapt a model on your own clips"),
     "lora": ("engine.lora.cli", None, "here", "list, check, add and convert LoRA files"),
     "evaluate": ("engine.evaluation.cli", None, "here", "score clips: picture, sound, and how well they agree"),

@@ -96,9 +96,13 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    return run(parser().parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the clip that parsed arguments ask for; tells how it went, returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    args = parser().parse_args(argv)
     try:
         result = generate(args)
     except (KeyboardInterrupt, Cancelled):

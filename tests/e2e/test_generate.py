@@ -22,7 +22,7 @@ SMALL = ["--size", "96x64", "--frames", "9", "--steps", "3", "--model", str(TINY
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "engine.cli", *arguments]
+    return [sys.executable, "-m", "app.generate", *arguments]
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -172,3 +172,18 @@ def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_enhanced_prompt_is_told_and_kept_with_the_clip(tmp_path: Path) -> None:
+    idea = 'A red ball bounces. A man says "Hello, 世界!"'
+    done = run("--prompt", idea, "--enhance", "rules", "--seed", "5", "--output", "clip.mp4", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = read_settings(tmp_path / "clip.mp4")
+    assert settings is not None
+    assert settings["prompt"].startswith("This video has no subtitles.")
+    assert '"Hello, 世界!"' in settings["prompt"]
+    assert settings["prompt"].splitlines()[0] in done.stderr
+    refused = run("--prompt", idea, "--enhance", "no such model", *SMALL, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no such model" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
