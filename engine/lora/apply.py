@@ -104,6 +104,8 @@ class LoraStack:
 
     def __init__(self, high: DualTower, low: DualTower, device: torch.device | None = None) -> None:
         self.device = device
+        # Weights that stream may lie in another precision than they compute in; see `engine.memory.carry`.
+        self._computes_in: torch.dtype | None = getattr(high, "computes_in", None)
         self._places: dict[tuple[str, str], _Place] = {}
         self._owners: dict[tuple[str, str], tuple[nn.Module, str]] = {}
         for part, network in ((HIGH, high), (LOW, low)):
@@ -341,7 +343,7 @@ class LoraStack:
             else:
                 layer = LoraLinear(layer, name, config, r=pair.rank, lora_alpha=pair.rank)
         dtype, device = _numbers_of(place.layer)
-        dtype = precise or dtype
+        dtype = precise or self._computes_in or dtype
         for factors, values in ((layer.lora_A, down), (layer.lora_B, up)):
             moved = values.to(self.device or device, dtype).contiguous()
             if not bool(torch.isfinite(moved).all()):
@@ -402,7 +404,12 @@ class LoraStack:
         strong = [(d, s) for d, s in strong if s != 0]
         for difference, strength in strong:
             total = total + strength * difference
-        getattr(edit.owner, edit.name).data.copy_(total if strong else edit.original)
+        value, kind = getattr(edit.owner, edit.name), edit.original.dtype
+        if self._computes_in is not None and self._computes_in.itemsize > kind.itemsize:
+            # Rounded to how it is stored, the sum would not be that of a model whose weights do not stream.
+            value.data = total.to(self._computes_in) if strong else edit.original.clone()
+        else:
+            value.data.copy_(total if strong else edit.original)
 
     def _wrapped(self) -> Iterator[tuple[tuple[str, str], _Place, LoraLinear]]:
         for key, place in self._places.items():

@@ -155,6 +155,8 @@ class PlannedCarrier(Carrier):
         self._device = torch.device(plan.device)
         self._dtype = getattr(torch, plan.dtype)
         experts = (pipe.high_noise, pipe.low_noise)
+        for expert in experts:
+            expert.computes_in = self._dtype  # for what is put beside the weights, however they are stored
         if plan.weights != plan.dtype:
             for expert in experts:
                 make_eight_bit(expert.blocks, plan.weights)

@@ -111,6 +111,13 @@ class Part:
         if not self.owned:
             self.slab = None
 
+    def look_again(self) -> None:
+        """Takes values that were put in place of parameters at rest (by adapters) as their source."""
+        for entry in self.entries:
+            value = entry.parameter.data
+            if value.data_ptr() != entry.source.data_ptr() or value.dtype != entry.source.dtype:
+                entry.source, self.owned, self.slab = value, False, None
+
     def place(self, buffer: torch.Tensor) -> None:
         """Lets the parameters be what lies in `buffer`."""
         for entry in self.entries:

@@ -131,6 +131,11 @@ class Streamer:
         self.counters.steps = []
         for one in self.networks:
             one.adapters = Part([one.whole], one.dtype, adapters=True)
+            for part in (*one.own, one.ends):
+                part.look_again()
+        for common in self.shared:
+            if common is not None:
+                common.look_again()
         self._pools = [ThreadPoolExecutor(1, "copy"), ThreadPoolExecutor(1, "read")]
         with torch.inference_mode(False), torch.no_grad():
             if self.device.type == "cuda":

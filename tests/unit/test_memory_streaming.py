@@ -111,16 +111,16 @@ def test_adapters_stream_with_their_blocks(tmp_path, experts):
     assert same(results[3], before)
 
 
-def adapter(folder, norms=True):
+def adapter(folder, norms=True, model=TINY):
     """Factors for linear layers of both towers, and a difference of a norm, which is written into the parameter."""
     from safetensors.torch import save_file
 
     from engine.lora.formats import read_lora
 
     g = torch.Generator().manual_seed(5)
-    tower = MovaPipeline.from_pretrained(TINY).high_noise
+    tower = MovaPipeline.from_pretrained(model).high_noise
     state = {}
-    for layer in range(4):
+    for layer in range(len(tower.blocks)):
         for name in ("self_attn.q", "cross_attn.o", "ffn.0"):
             weight = tower.get_submodule(f"blocks.{layer}.video.{name}").weight
             state[f"blocks.{layer}.{name}.lora_A.weight"] = torch.randn(4, weight.shape[1], generator=g) / 4
