@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -304,7 +305,9 @@ def _sweep(paths: StudioPaths, queue: JobQueue, library: Library) -> None:
                 wanted = queue.get(path.stem).state not in ("done", "cancelled")
             except NotFound:
                 wanted = False
-        if not wanted and path.is_file():
+        if path.is_dir():  # a file was just being brought in
+            shutil.rmtree(path, ignore_errors=True)
+        elif not wanted:
             path.unlink(missing_ok=True)
     clips = library.ids()
     for folder in paths.previews.iterdir():

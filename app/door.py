@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.guard import Visitor
 from app.library import LOCAL
 from app.sessions import Sessions
+from engine.lora.header import MAX_FILE
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 SMALL_BODY = 8 << 20  # events of the page: prompts and settings
 BIG_BODY_PATHS = ("/v1/videos", "/studio/upload", "/studio/settings")
+LORA_PATH = "/studio/upload/lora"
+LORA_BODY = MAX_FILE + (1 << 20)  # the form around the largest LoRA that is taken
 GRADIO = "/gradio_api/"
 # What Gradio offers and the studio does not use: files by path, proxies, calls past the queue, its own monitoring.
 CLOSED = re.compile(
@@ -34,7 +37,8 @@ CLOSED = re.compile(
     r"|api/|call|profiling|dev/|custom_component|token|openapi)|monitoring|login/)"
 )
 SILENCE_SECONDS = 30.0  # an upload that says nothing for that long is over
-UPLOAD_SECONDS = 900.0  # and one that takes that long, too
+UPLOAD_SECONDS = 900.0  # and one that takes that long, too,
+SLOWEST = 1 << 20  # or, where more than that may be sent, one that brings fewer bytes a second
 HEADERS = (
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "SAMEORIGIN"),
@@ -70,7 +74,7 @@ class Door:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        body = _Body(receive, self._limit(scope["path"]))
+        body = _Body(receive, self._limit(scope["path"], scope["state"]["visitor"]))
         tracked = _Started(send, hold_defects=scope["path"].startswith(GRADIO))
         try:
             await self.app(scope, body.receive, tracked.send)
@@ -98,10 +102,10 @@ class Door:
             return answer(scope, 400, "bad_host", "this studio does not answer to that name")
         if not self._same_site(scope, headers):
             return answer(scope, 403, "foreign_origin", "that request comes from another site")
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._limit(scope["path"]):
-            return answer(scope, 413, "too_large", "that is more than may be sent; the limit is in the settings")
         visitor = self._visitor(headers)
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self._limit(scope["path"], visitor):
+            return answer(scope, 413, "too_large", "that is more than may be sent; the limit is in the settings")
         if visitor is None and scope["path"] not in OPEN:
             return self._please_log_in(scope, headers)
         if CLOSED.match(scope["path"]):
@@ -138,7 +142,9 @@ class Door:
         response.headers["www-authenticate"] = "Bearer"
         return response
 
-    def _limit(self, path: str) -> int:
+    def _limit(self, path: str, visitor: Visitor | None) -> int:
+        if path == LORA_PATH and visitor is not None and not visitor.guest:
+            return max(LORA_BODY, self.big_body)
         return self.big_body if path.startswith(BIG_BODY_PATHS) else SMALL_BODY
 
 
@@ -196,6 +202,7 @@ class _Body:
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._left = receive, limit
+        self._seconds = max(UPLOAD_SECONDS, limit / SLOWEST)
         self._complete = False
         self._deadline: float | None = None
 
@@ -204,7 +211,7 @@ class _Body:
             return await self._receive()
         loop = asyncio.get_running_loop()
         if self._deadline is None:
-            self._deadline = loop.time() + UPLOAD_SECONDS
+            self._deadline = loop.time() + self._seconds
         try:
             patience = min(SILENCE_SECONDS, self._deadline - loop.time())
             message = await asyncio.wait_for(self._receive(), max(0.0, patience))

@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from app.drafts import Drafts
 from app.examples import example, examples
 from app.guard import Visitor, visitor_of
+from app.receiving import received
 from app.sessions import Sessions
 from app.suggest import Suggestions
 from app.tabs import channel, create, library, log, settings
@@ -119,10 +120,11 @@ def add_routes(app: FastAPI, core: Core) -> None:
         return StreamingResponse(lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
 
     @app.post("/studio/upload/lora", include_in_schema=False)
-    async def bring_lora(request: Request, file: UploadFile) -> dict[str, Any]:
+    async def bring_lora(request: Request) -> dict[str, Any]:
         visitor = visitor_of(request)
         visitor.require_owner()
-        return await _with_file(core, file, visitor, add_lora)
+        async with received(request, core.paths.work) as (path, name):
+            return await _used(core, path, name, visitor, add_lora)
 
     @app.post("/studio/settings", include_in_schema=False)
     async def restore(request: Request, file: UploadFile) -> dict[str, Any]:
@@ -146,8 +148,6 @@ async def _with_file(core: Core, file: UploadFile, visitor: Visitor, use: Any) -
         HTTPException: 413 for a file over the limit.
         MovaError: the file cannot be used.
     """
-    from anyio import to_thread
-
     limit = core.settings.current.upload_megabytes << 20
     with tempfile.TemporaryDirectory(prefix="mova-") as folder:
         path, size = Path(folder) / "brought-in.bin", 0
@@ -157,9 +157,16 @@ async def _with_file(core: Core, file: UploadFile, visitor: Visitor, use: Any) -
                 if size > limit:
                     raise HTTPException(413, f"the file is larger than {limit >> 20} MB; the settings hold this limit")
                 target.write(chunk)
-        name = Path((file.filename or "file").replace("\\", "/")).name[:120]
-        try:
-            found: dict[str, Any] = await to_thread.run_sync(use, core, path, name, visitor)
-            return found
-        except (MediaError, LoraError) as error:  # names our copy; the user knows it by another name
-            raise type(error)(str(error).replace(path.name, name)) from None
+        return await _used(core, path, file.filename or "file", visitor, use)
+
+
+async def _used(core: Core, path: Path, called: str, visitor: Visitor, use: Any) -> dict[str, Any]:
+    """What `use` makes of a file; its errors call the file as the visitor does."""
+    from anyio import to_thread
+
+    name = Path(called.replace("\\", "/")).name[:120] or "file"
+    try:
+        found: dict[str, Any] = await to_thread.run_sync(use, core, path, name, visitor)
+        return found
+    except (MediaError, LoraError) as error:  # names our copy; the user knows it by another name
+        raise type(error)(str(error).replace(path.name, name)) from None
