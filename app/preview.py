@@ -1,7 +1,8 @@
 """A look and a listen while the steps run: what the latents would become if the run ended now. Worker only.
 
 After each step the model's present belief of the finished clip is x0 = x - sigma v. Its middle picture is decoded at
-reduced size, its sound to an envelope. This takes at most a twentieth of the time that the steps take.
+reduced size, its sound to an envelope. This takes at most a twentieth of the run's time; of a run under a minute,
+which nobody minds a few seconds longer, up to a seventh, so that it shows more than its beginning.
 """
 
 from __future__ import annotations
@@ -25,9 +26,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHARE = 0.05  # of the run's time
+SHORT_SHARE = 0.15  # of a run that is predicted to take less than SHORT_SECONDS
+SHORT_SECONDS = 60.0
 LATENT_AREA = 900  # latent pixels decoded at most: 30 x 30
 SIDE = 256  # pixels of the picture that is shown
 BINS = 96  # of the envelope
+
+
+class Budget:
+    """The time that previews may take of a run.
+
+    What a preview costs is not known before the first one, which is always allowed.
+    """
+
+    def __init__(self, steps: int, began: float) -> None:
+        """`began`: when the run did, in seconds of a clock that only rises."""
+        self._steps, self._began = steps, began
+        self._spent = 0.0
+        self._cost = 0.0  # of the last one
+
+    def allows(self, step: int, now: float) -> bool:
+        """Whether one more fits in, after `step` (from 1) has ended."""
+        run = now - self._began
+        predicted = (run - self._spent) * self._steps / step
+        share = SHORT_SHARE if predicted < SHORT_SECONDS else SHARE
+        return self._cost == 0.0 or self._spent + self._cost <= share * run
+
+    def spend(self, seconds: float) -> None:
+        """A preview took that long."""
+        self._cost = max(seconds, 1e-6)
+        self._spent += seconds
 
 
 class Previewer:
@@ -43,17 +71,15 @@ class Previewer:
         )
         self._pipe, self._show = pipe, show
         self._before: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._began = time.monotonic()
-        self._spent = 0.0
-        self._cost = 0.0
+        self._budget = Budget(len(self._steps), time.monotonic())
+        self._able = True
 
     @torch.inference_mode()
     def see(self, state: Any) -> None:
         """Called after every step; shows a preview when there is time for one."""
         before, self._before = self._before, (state.video_latents, state.audio_latents)
         now = time.monotonic()
-        affordable = self._spent + self._cost <= SHARE * (now - self._began) or self._cost == 0.0
-        if before is None or not affordable:
+        if before is None or not self._able or not self._budget.allows(state.step, now):
             return
         step = self._steps[state.step - 1]
         video = self._belief(before[0], state.video_latents, step.video_timestep, step.video_delta)
@@ -62,10 +88,9 @@ class Previewer:
             self._show(state.step, self._picture(video), self._envelope(audio))
         except Exception as error:  # a preview is never worth a job; out of memory is the likely cause
             log.warning("no preview: %s", error)
-            self._cost = float("inf")
+            self._able = False
             return
-        self._cost = time.monotonic() - now
-        self._spent += self._cost
+        self._budget.spend(time.monotonic() - now)
 
     def _belief(self, before: torch.Tensor, after: torch.Tensor, timestep: float, delta: float) -> torch.Tensor:
         """x0 from the latents on both sides of an Euler step; a side that is held has not moved and is x0."""

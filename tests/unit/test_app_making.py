@@ -21,6 +21,7 @@ from app.errors import NotFound, WrongState
 from app.jobs import Job
 from app.library import Clip
 from app.making import continued
+from app.preview import Budget
 from app.server import make_server
 from app.spec import Given, JobSpec
 from engine.errors import MediaError, RequestError
@@ -94,6 +95,27 @@ def test_a_job_tells_what_it_does_and_becomes_a_clip(core: Core) -> None:
     assert cost.exact
     assert cost.seconds is not None
     assert core.cost(small(steps=24, frames=9), OWNER).seconds > cost.seconds  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "cost", "share", "fewest"),
+    [
+        (25, 0.15, 0.06, 0.15, 7),  # the bundled model on two cores
+        (50, 1.1, 0.5, 0.15, 10),
+        (50, 8.0, 3.0, 0.05, 5),
+        (4, 30.0, 3.0, 0.05, 1),
+        (25, 0.15, 60.0, 0.05, 1),  # one that is dear is not shown again
+    ],
+)
+def test_previews_take_their_share_of_a_run(steps: int, seconds: float, cost: float, share: float, fewest: int) -> None:
+    budget, now, spent, seen = Budget(steps, 100.0), 100.0, 0.0, 0
+    for step in range(1, steps + 1):
+        now += seconds
+        if budget.allows(step, now):
+            budget.spend(cost)
+            now, spent, seen = now + cost, spent + cost, seen + 1
+    assert seen >= fewest
+    assert spent <= max(share * (now - 100.0), cost)  # the first is always shown
 
 
 def test_the_same_seed_makes_the_same_clip_and_another_another(core: Core) -> None:
