@@ -352,6 +352,8 @@ class Supervisor:
         job = worker.job
         if job is None or message.get("job") != job.id:
             return  # of a job that has ended already
+        if say in ("done", "failed", "cancelled"):
+            self._previews.pop(job.id, None)  # first: who sees that the job has ended finds no preview of it any more
         if say == "stage":
             self._progress(job, message["stage"], 0, 0)
         elif say == "prompt":
@@ -365,20 +367,19 @@ class Supervisor:
             self._queue.touch()
         elif say == "done":
             self._library.add_published(message["clip"])
-            self._previews.pop(job.id, None)  # who sees that the job is done finds no preview of it any more
             self._queue.finish(job.id, message["clip"], message["measured"])
             log.info("job %s is done", job.id[:8])
-            self._ended(worker, job)
+            self._ended(worker)
         elif say == "failed":
             self._queue.fail(job.id, _told(job, message["reason"]))
-            self._ended(worker, job)
+            self._ended(worker)
             if message.get("leaving"):  # the next job goes to a fresh process, not to one on its way out
                 self._worker = None
                 worker.end(GRACE)
         elif say == "cancelled":
             self._clean(job)  # first: who sees that the job is cancelled must find nothing of it
             self._queue.cancelled(job.id)
-            self._ended(worker, job)
+            self._ended(worker)
 
     def _progress(self, job: Job, stage: str, step: int, steps: int) -> None:
         before = self._queue.progress(job.id)
@@ -397,10 +398,9 @@ class Supervisor:
             return float(times.get("decode", 0.0)) + float(times.get("write", 0.0))
         return 0.0
 
-    def _ended(self, worker: _Worker, job: Job) -> None:
+    def _ended(self, worker: _Worker) -> None:
         worker.job = None
         self._cancel_sent = None
-        self._previews.pop(job.id, None)
         self._last_work = time.monotonic()
         self._seen = -1
 
@@ -414,6 +414,7 @@ class Supervisor:
         log.warning("the worker ended (%s)%s", how, f" during job {job.id[:8]}" if job else "")
         if job is None:
             return
+        self._previews.pop(job.id, None)
         self._library.refresh()
         self._sweep(job)
         if job.id in self._library.by_job():
@@ -422,7 +423,7 @@ class Supervisor:
             left = self._queue.worker_died(job.id, how)
             if left.state != "queued":
                 self._clean(left)
-        self._ended(worker, job)
+        self._ended(worker)
 
     def _sweep(self, job: Job) -> None:
         """Removes the files that a killed worker was just writing."""

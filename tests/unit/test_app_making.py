@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -256,6 +258,40 @@ def test_every_export_of_a_real_clip(core: Core, tmp_path: Path) -> None:
         assert probe(exported("webm")).frames == 25
         for path in ("export/avi", "export/mp4?start=5&end=9", "export/mp4?start=nan", "export/png?at=-1", "source"):
             assert client.get(f"{base}/{path}").status_code in (400, 404), path
+
+
+@pytest.mark.parametrize("ending", ["done", "failed", "cancelled", "died"])
+def test_who_sees_that_a_job_has_ended_finds_no_preview_of_it(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at in the very moment in which the queue says so, not whenever a test happens to look."""
+    with studio(tmp_path) as core:
+        supervisor, queue = core.supervisor, core.queue
+        job = core.submit(small(), OWNER)[0]
+        queue.claim()
+        worker = SimpleNamespace(job=job, kill=lambda: None, how_it_ended=lambda: "signal 9")
+        packed = base64.b64encode(b"webp").decode()
+        supervisor._hear(worker, {"say": "preview", "job": job.id, "picture": packed, "envelope": [0.5], "step": 1})
+        assert supervisor.preview(job.id) is not None
+        found = []
+        for name in ("finish", "fail", "cancelled", "worker_died"):
+            told = getattr(queue, name)
+
+            def look(*given: object, told: Callable = told) -> object:
+                found.append(supervisor.preview(job.id))
+                return told(*given)
+
+            monkeypatch.setattr(queue, name, look)
+        if ending == "died":
+            supervisor._died(worker)
+        else:
+            if ending == "cancelled":
+                queue.cancel(job.id, None)
+            if ending == "done":
+                monkeypatch.setattr(core.library, "add_published", lambda _: None)
+            told = {"say": ending, "job": job.id, "clip": job.id, "measured": {}, "reason": "x"}
+            supervisor._hear(worker, told)
+        assert found == [None]
 
 
 def test_pausing_a_job_and_the_queue(core: Core) -> None:
