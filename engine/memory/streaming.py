@@ -91,7 +91,7 @@ class Network:
         self.whole, self.blocks, self.own, self.ends, self.dtype = whole, list(blocks), list(own), ends, dtype
         self.adapters = Part([whole], dtype, adapters=True)
 
-    def around(self) -> tuple[Part, Part]:
+    def around(self) -> tuple[Part, ...]:
         """What stays on the device while this network computes, besides residents."""
         return self.ends, self.adapters
 
@@ -310,12 +310,16 @@ class Streamer:
 
         return hook
 
+    def _begins(self, layer: int) -> bool:
+        """Whether a pass over all blocks begins with this one."""
+        return layer == 0
+
     def _before(self, network: int, layer: int) -> None:
         """The block is about to compute: its weights have to be there."""
         if network != self.active:
             self._switch(network)
         steps = self.counters.steps
-        if layer == 0 or not steps:
+        if self._begins(layer) or not steps:
             steps.append(Step())
         if layer in self.layout.residents:
             return
