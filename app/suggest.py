@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from app.core import Core
-from app.guard import Visitor
+from app.guard import Visitor, shown
 from engine.errors import LoraError, MovaError, RequestError
 from engine.lora import Choice, triggers
 from prompt_enhancer import EnhancedPrompt, EnhanceRequest, EnhancerError, enhance, missing
@@ -113,22 +113,22 @@ class Suggestions:
         try:
             request = request_of(self._core, asked, visitor)
             found = enhance(request, on_text=lambda text: tell({"so_far": text}), cancelled=stop.is_set)
-            tell({"done": view(found)})
+            tell({"done": view(found, visitor)})
         except (EnhancerError, MovaError) as error:
-            tell({"error": str(error)})
+            tell({"error": shown(str(error), visitor)})
         except Exception:
             log.exception("a suggestion failed")
             tell({"error": "something went wrong inside the studio; the log tells what"})
 
 
-def view(found: EnhancedPrompt) -> dict[str, Any]:
+def view(found: EnhancedPrompt, visitor: Visitor) -> dict[str, Any]:
     """What the page shows of a suggestion."""
     return {
         "text": found.text,
         "speech": list(found.speech),
         "refused": list(found.refused),
         "written_by": found.written_by,
-        "why_rules": found.why_rules,
+        "why_rules": shown(found.why_rules, visitor),
         "seconds": round(found.seconds, 2),
         "tokens": found.tokens,
     }

@@ -11,7 +11,7 @@ import gradio as gr
 from app.core import Core
 from app.drafts import Drafts
 from app.examples import Example, example
-from app.guard import Visitor, visitor_of
+from app.guard import Visitor, shown, visitor_of
 from app.presets import built_in
 from app.spec import JobSpec
 from app.tabs.enhance import enhance_part
@@ -87,7 +87,7 @@ def priced(core: Core, form: Form, values: Sequence[Any], visitor: Visitor, coun
         settled = core.settle(spec, visitor)
         cost = core.cost(spec, visitor)
     except MovaError as error:
-        return {"error": str(error)}
+        return {"error": shown(str(error), visitor)}
     warm = core.supervisor.status().model == settled.model
     return {
         "width": settled.width,
@@ -113,7 +113,7 @@ def _submitting(core: Core, drafts: Drafts, form: Form, places: Places) -> Calla
                 return {"say": say(language, "edited"), "n": _number()}, None
             jobs = core.submit(spec, visitor, places.count(form, fields))
         except MovaError as error:
-            return {"error": str(error), "n": _number()}, gr.skip()
+            return {"error": shown(str(error), visitor), "n": _number()}, gr.skip()
         told = {"say": say(language, "queued_many", n=len(jobs))} if len(jobs) > 1 else {}
         return {"submitted": [one.id for one in jobs], "n": _number(), **told}, gr.skip()
 
@@ -180,7 +180,7 @@ def _wire_filling(
         try:
             spec = wanted(core, data, visitor)
         except MovaError as error:
-            return [*untouched, gr.skip(), {"error": str(error), "n": _number()}]
+            return [*untouched, gr.skip(), {"error": shown(str(error), visitor), "n": _number()}]
         values = form.from_spec(spec)
         if data.get("from") in ("seed", "last_frame", "upload"):  # one thing only: the rest of the form stays
             fresh = form.from_spec(JobSpec(prompt=""))

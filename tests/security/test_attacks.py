@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.security.attack_studio import campaign
+from tests.security.attack_studio import campaign, target
+from tests.security.page_events import page_works, press_generate
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # as below
+def test_the_page_works_through_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with target(tmp_path) as at:
+        page_works(at)
+        assert at.toll.faults == []
+        assert at.toll.statuses == {200: 6}
+        monkeypatch.setattr("app.door.CLOSED", re.compile("/gradio_api/run"))  # shut too tight: that is noticed
+        with pytest.raises(AssertionError, match="Generate -> 404"):
+            press_generate(at, at.owner, prompt="x")
 
 
 @pytest.mark.slow
