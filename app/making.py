@@ -132,6 +132,7 @@ class Maker:
     def _model(self, order: Order, clock: _Clock) -> MovaPipeline:
         from engine.memory.choose import layout, plan_clip
         from engine.pipeline import MovaPipeline
+        from engine.texts import TextCache
 
         stamp = (order.model / "model_index.json").stat().st_mtime if order.model.is_dir() else 0.0
         plan = plan_clip(order.model, _work(order.spec), order.device, order.precision)
@@ -140,7 +141,7 @@ class Maker:
             self._pipe = self._loaded = None  # the old model goes before the new one comes
             _empty_cache()
             with clock("load"):
-                self._pipe = MovaPipeline.from_pretrained(order.model, plan=plan)
+                self._pipe = MovaPipeline.from_pretrained(order.model, plan=plan, texts=TextCache.here())
             self._loaded = wanted
             log.info("%s", plan.why)
         return self._pipe

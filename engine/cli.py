@@ -261,19 +261,22 @@ def _load(folder: Path, plan: Plan) -> MovaPipeline:
     import transformers
 
     from engine.pipeline import MovaPipeline
+    from engine.texts import TextCache
 
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
-    return MovaPipeline.from_pretrained(folder, plan=plan)
+    return MovaPipeline.from_pretrained(folder, plan=plan, texts=TextCache.here())
 
 
 def _together(count: int, folder: Path, plan: Plan, work: Work, arguments: dict[str, Any]) -> Any:
     """The clip made on several devices, as `MovaOutput` has it."""
     from engine.distributed.clip import make_together
     from engine.pipeline import MovaOutput
+    from engine.texts import TextCache
 
     check_integer("gpus", count, 1, 64)
-    found = make_together(count, folder, plan, work.passes, arguments | {"output_type": "pt"})
+    arguments = arguments | {"output_type": "pt"}
+    found = make_together(count, folder, plan, work.passes, arguments, texts=TextCache.here())
     frames, audio = found["frames"].permute(0, 1, 3, 4, 2).contiguous().numpy(), found["audio"].numpy()
     latents = found["video_latents"], found["audio_latents"]
     return MovaOutput(frames, audio, found["sample_rate"], work.fps, *latents, found["seeds"], found["truncated"])

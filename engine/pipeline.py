@@ -38,8 +38,9 @@ from engine.profile import ModelProfile, read_profile
 from engine.request import ClipRequest, SizeRules, auto_size, check_number
 from engine.schedule import ScheduleConfig, Step, paired_steps
 from engine.step_cache import StepCache
+from engine.texts import StoredTextEncoder, TextCache
 from engine.timing import ClipLength
-from engine.weights import load_component, load_schedule, load_text_encoder, load_tokenizer, read_index
+from engine.weights import load_component, load_schedule, load_tokenizer, read_index
 
 Picture = Image.Image | np.ndarray | str | Path | None
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class MovaPipeline:
         low_noise: DualTower,
         video_vae: AutoencoderKLWan,
         audio_vae: AudioVAE,
-        text_encoder: UMT5EncoderModel,
+        text_encoder: UMT5EncoderModel | StoredTextEncoder,
         tokenizer: PreTrainedTokenizerFast,
         schedule: ScheduleConfig,
         boundary_ratio: float,
@@ -90,7 +91,9 @@ class MovaPipeline:
         self.low_noise = low_noise
         self.video_vae = video_vae
         self.audio_vae = audio_vae
-        self.text_encoder = text_encoder
+        self._text = text_encoder
+        self.texts: TextCache | None = None
+        self._text_maker = ""
         self.tokenizer = tokenizer
         self.schedule = schedule
         self.boundary_ratio = boundary_ratio
@@ -113,6 +116,7 @@ class MovaPipeline:
         torch_dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         plan: Plan | None = None,
+        texts: TextCache | None = None,
     ) -> MovaPipeline:
         """Loads any folder in the released layout.
 
@@ -122,6 +126,7 @@ class MovaPipeline:
             device: where everything goes.
             plan: says all of that better; see `engine.memory.plan.make_plan`. Networks then stay in main memory or in
                 their files, and are on the device while they are needed there.
+            texts: keeps the embeddings of texts; the text encoder is not even read for those it has.
 
         Raises:
             CheckpointError: the folder does not hold exactly what its configs promise.
@@ -141,15 +146,26 @@ class MovaPipeline:
             low_noise=DualTower(load("video_dit_2"), audio, bridge),
             video_vae=load("video_vae", torch.float32),
             audio_vae=load("audio_vae", torch.float32),
-            text_encoder=load_text_encoder(index.folder, stored, device),
+            text_encoder=StoredTextEncoder(index.folder, stored, device),
             tokenizer=load_tokenizer(index.folder),
             schedule=load_schedule(index.folder),
             boundary_ratio=index.boundary_ratio,
             profile=read_profile(index.folder),
         )
+        pipe.texts = texts
         if plan is not None:
             pipe.carry(plan)
         return pipe
+
+    @property
+    def text_encoder(self) -> UMT5EncoderModel:
+        """The text encoder, read from the model folder where it was not needed before."""
+        return self._text.model if isinstance(self._text, StoredTextEncoder) else self._text
+
+    @property
+    def text_loads(self) -> int:
+        """How often the text encoder was read from the model folder."""
+        return self._text.loads if isinstance(self._text, StoredTextEncoder) else 0
 
     def carry(self, plan: Plan) -> MovaPipeline:
         """Runs by `plan` from now on; the networks must have been loaded for one (see `from_pretrained`)."""
@@ -163,8 +179,9 @@ class MovaPipeline:
 
     def to(self, device: str | torch.device) -> MovaPipeline:
         """Moves every network to `device`."""
-        for network in (self.high_noise, self.low_noise, self.video_vae, self.audio_vae, self.text_encoder):
+        for network in (self.high_noise, self.low_noise, self.video_vae, self.audio_vae):
             network.to(device)
+        self._text.to(torch.device(device))
         return self
 
     def compile(self, **options: Any) -> MovaPipeline:
@@ -384,8 +401,18 @@ class MovaPipeline:
     def encode_prompt(self, prompts: str | Sequence[str]) -> TextEmbedding:
         """Texts -> embeddings (B, 512, text_dim) with what was cut."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        with self.carrier.text():
-            return encode_text(self.tokenizer, self.text_encoder, texts)
+
+        def encode(texts: list[str]) -> TextEmbedding:
+            with self.carrier.text():
+                return encode_text(self.tokenizer, self.text_encoder, texts)
+
+        if self.texts is None or not isinstance(self._text, StoredTextEncoder):
+            return encode(texts)
+        self._text_maker = self._text_maker or self._text.fingerprint()
+        plan, device = self.carrier.plan, self.carrier.text_device
+        dtype = self._text.dtype if plan is None else plan.dtype
+        maker = f"{self._text_maker} {str(dtype).removeprefix('torch.')} {device.type} {torch.__version__}"
+        return self.texts.embedded(maker, texts, encode)
 
     def encode_condition(
         self, image: Picture = None, last_image: Picture = None, *, num_frames: int, height: int, width: int
@@ -544,13 +571,14 @@ class MovaPipeline:
         """Towers and VAEs must fit each other; a mismatch is named."""
         z = int(self.video_vae.config.z_dim)
         video, audio = self.high_noise.config.video, self.high_noise.config.audio
+        words = self._text.width if isinstance(self._text, StoredTextEncoder) else self._text.config.d_model
         wanted: list[tuple[str, Any, Any]] = [
             ("video_dit in_dim", video["in_dim"], 2 * z + self.stride),
             ("video_dit out_dim", video["out_dim"], z),
             ("audio_dit in_dim", audio["in_dim"], self.audio_vae.config.latent_dim),
             ("audio_dit out_dim", audio["out_dim"], self.audio_vae.config.latent_dim),
-            ("video_dit text_dim", video["text_dim"], self.text_encoder.config.d_model),
-            ("audio_dit text_dim", audio["text_dim"], self.text_encoder.config.d_model),
+            ("video_dit text_dim", video["text_dim"], words),
+            ("audio_dit text_dim", audio["text_dim"], words),
         ]
         other = self.low_noise.config.video
         wanted += [(f"video_dit_2 {n}", other[n], video[n]) for n in ("in_dim", "out_dim", "text_dim")]

@@ -37,6 +37,7 @@ COMPONENTS: dict[str, type[ModelMixin]] = {
     "audio_vae": AudioVAE,
 }
 WEIGHT_STEM = "diffusion_pytorch_model"
+TIED = {"encoder.embed_tokens.weight": "shared.weight"}  # of the text encoder: two names of one tensor
 NAMED_AT_MOST = 6  # tensors named in an error before "and n more"
 
 Shapes = dict[str, tuple[int, ...]]
@@ -150,14 +151,24 @@ def check_video_vae(config: dict[str, Any]) -> None:
 
 def load_text_encoder(folder: str | Path, dtype: torch.dtype | None, device: torch.device) -> UMT5EncoderModel:
     """The UMT5 encoder, as strictly as `load_component`. Its embedding may be stored under either of its two names."""
+    model = _empty_text_encoder(folder)
+    files = weight_files(Path(folder) / "text_encoder", "model")
+    return _fill(model, "text_encoder", files, dtype, device, tied=TIED)
+
+
+def check_text_encoder(folder: str | Path) -> int:
+    """What `load_text_encoder` would find wrong, by the headers of the files alone; returns the embeddings' width."""
+    model = _empty_text_encoder(folder)
+    _checked(model, "text_encoder", weight_files(Path(folder) / "text_encoder", "model"), TIED)
+    return int(model.config.d_model)
+
+
+def _empty_text_encoder(folder: str | Path) -> UMT5EncoderModel:
     config = read_json(Path(folder) / "text_encoder" / "config.json")
     if config.get("model_type") != "umt5":
         raise CheckpointError(f"text_encoder is {config.get('model_type')!r}; only 'umt5' is built")
     with init_empty_weights(include_buffers=False):
-        model = UMT5EncoderModel(UMT5Config.from_dict(config))
-    files = weight_files(Path(folder) / "text_encoder", "model")
-    model = _fill(model, "text_encoder", files, dtype, device, tied={"encoder.embed_tokens.weight": "shared.weight"})
-    return model
+        return UMT5EncoderModel(UMT5Config.from_dict(config))
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
@@ -255,17 +266,24 @@ def _fill(
     tied: dict[str, str] | None = None,
 ) -> Model:
     """Gives a model built on the meta device its tensors, after the check of names and shapes."""
-    tied = tied or {}
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied}
-    stored = stored_shapes(files)
-    names = {k: tied.get(k, k) if tied.get(k, k) not in stored else k for k in stored}
-    check_tensors(name, expected, {names[k]: v for k, v in stored.items() if k not in tied or names[k] != k})
+    expected, names = _checked(model, name, files, tied or {})
     for file in files:
         state = {names[k]: v if dtype is None else v.to(dtype) for k, v in load_file(file, device=str(device)).items()}
         model.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False, assign=True)
     if isinstance(model, UMT5EncoderModel):
         model.tie_weights()
     return model.to(device).eval().requires_grad_(False)
+
+
+def _checked(
+    model: torch.nn.Module, name: str, files: list[Path], tied: dict[str, str]
+) -> tuple[Shapes, dict[str, str]]:
+    """Checks names and shapes; returns the model's tensors, and for each stored one the model's name of it."""
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied}
+    stored = stored_shapes(files)
+    names = {k: tied.get(k, k) if tied.get(k, k) not in stored else k for k in stored}
+    check_tensors(name, expected, {names[k]: v for k, v in stored.items() if k not in tied or names[k] != k})
+    return expected, names
 
 
 def _token(value: Any) -> str | None:

@@ -13,6 +13,7 @@ from engine.distributed.group import run_together
 from engine.distributed.guidance import GuidanceSplit
 from engine.distributed.ulysses import Ulysses
 from engine.memory.plan import Plan
+from engine.texts import TextCache
 
 
 def way(count: int, passes: int) -> str:
@@ -21,26 +22,35 @@ def way(count: int, passes: int) -> str:
 
 
 def make_together(
-    count: int, folder: Path, plan: Plan, passes: int, arguments: dict[str, Any], way_of: str | None = None
+    count: int,
+    folder: Path,
+    plan: Plan,
+    passes: int,
+    arguments: dict[str, Any],
+    way_of: str | None = None,
+    texts: TextCache | None = None,
 ) -> dict[str, Any]:
     """Makes a clip in `count` processes, one a device.
 
     Args:
         plan: of each device.
         arguments: for `MovaPipeline.__call__`; its callbacks stay with the first process.
+        texts: as for `MovaPipeline.from_pretrained`.
 
     Returns:
         "video_latents", "audio_latents", and "frames" and "audio" where `output_type` is "pt".
     """
     kind = torch.device(plan.device).type
     plan = replace(plan, device=kind)
-    return run_together(count, _make, folder, plan, way_of or way(count, passes), arguments, device=kind)
+    return run_together(count, _make, folder, plan, way_of or way(count, passes), arguments, texts, device=kind)
 
 
-def _make(rank: int, folder: Path, plan: Plan, way_of: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _make(
+    rank: int, folder: Path, plan: Plan, way_of: str, arguments: dict[str, Any], texts: TextCache | None
+) -> dict[str, Any]:
     from engine.pipeline import MovaPipeline
 
-    pipe = MovaPipeline.from_pretrained(folder, plan=plan)
+    pipe = MovaPipeline.from_pretrained(folder, plan=plan, texts=texts)
     shared: AbstractContextManager[None] = nullcontext()
     ulysses = None
     if way_of == "guidance":

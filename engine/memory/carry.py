@@ -52,6 +52,11 @@ class Carrier:
         return self.pipe.video_vae.device
 
     @property
+    def text_device(self) -> torch.device:
+        """Where texts are encoded."""
+        return self.device
+
+    @property
     def tiles(self) -> str:
         """How pictures go through their network; see `Plan`."""
         return self._tiles
@@ -171,6 +176,10 @@ class PlannedCarrier(Carrier):
     @property
     def device(self) -> torch.device:
         return self._device
+
+    @property
+    def text_device(self) -> torch.device:
+        return self._text_device
 
     @property
     def tiles(self) -> str:
