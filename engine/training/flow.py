@@ -22,6 +22,8 @@ from engine.schedule import shift_sigma
 from engine.training.text import encode, padding_counts
 
 HIGH, LOW = "high", "low"
+NEAR_NOISE = 0.98
+"""Above this sigma even the mean of a picture drowns; what fills the picture is decided here, by the words alone."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,24 @@ class NoiseLevels:
     audio_shift: float = 3.0
 
     def draw(
-        self, count: int, generator: torch.Generator, expert: str | None, boundary: float
+        self, count: int, generator: torch.Generator, expert: str | None, boundary: float, near_noise: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Sigmas of picture and sound, (count,) float32 each.
 
         Args:
             expert: "high" or "low" draws the picture's sigma on its side of ``boundary``; None from all of it.
+            near_noise: share of samples, except of the low expert, whose sigma is above NEAR_NOISE.
         """
-        edge = boundary / (self.video_shift - (self.video_shift - 1.0) * boundary)  # the u whose sigma is the boundary
+        edge = self._unshifted(boundary)
         low, high = {HIGH: (edge, 1.0), LOW: (0.0, edge), None: (0.0, 1.0)}[expert]
         kind, own, other = torch.rand(3, count, generator=generator)
         nearly = torch.rand(count, generator=generator) * self.nearly
         nearly = nearly * (torch.rand(count, generator=generator) < 0.5)
         u = low + (high - low) * own
+        if near_noise and expert != LOW:
+            above = self._unshifted(NEAR_NOISE)
+            near = torch.rand(count, generator=generator) < near_noise
+            u = torch.where(near, above + (1.0 - above) * own, u)
         video = shift_sigma(u, self.video_shift)
         audio = torch.where(kind < self.equal, shift_sigma(u, self.audio_shift), shift_sigma(other, self.audio_shift))
         if expert != HIGH:
@@ -66,6 +73,10 @@ class NoiseLevels:
             video = torch.where(picture_given, nearly, video)
         sound_given = kind >= 1.0 - self.sound_given
         return video, torch.where(sound_given, nearly, audio)
+
+    def _unshifted(self, sigma: float) -> float:
+        """The u whose picture sigma this is."""
+        return sigma / (self.video_shift - (self.video_shift - 1.0) * sigma)
 
 
 @dataclass(frozen=True)

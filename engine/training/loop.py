@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -167,6 +167,7 @@ def train(
     until: int | None = None,
     groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
     prepare: Callable[[nn.Module], None] | None = None,
+    split: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None,
 ) -> dict[str, Tensor]:
     """Trains to ``how.steps``, from the checkpoint in ``folder`` if there is one.
 
@@ -175,6 +176,7 @@ def train(
         until: stop at this step instead, with a checkpoint (a run in parts).
         groups: optimizer groups of the module; a group's ``scale`` multiplies its learning rate.
         prepare: called with the module before the optimizer is made.
+        split: cuts a batch into some that are computed one after the other; their losses and figures add up to its own.
 
     Returns:
         The averaged parameters, on the CPU.
@@ -222,9 +224,8 @@ def train(
             }
             for group, scale in zip(optimizer.param_groups, scales, strict=True):
                 group["lr"] = how.rate_at(step) * scale
-            loss, figures = wrapped(**batch)
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
+            loss, figures = _learn(wrapped, [batch] if split is None else split(batch), accelerator)
             norm = accelerator.clip_grad_norm_(module.parameters(), how.clip)
             if bool(torch.isfinite(norm)):
                 optimizer.step()
@@ -232,7 +233,7 @@ def train(
             else:
                 log.warning("%s: step %d skipped, its gradient is not finite", task.name, step)
             step += 1
-            for name, value in {"loss": loss.detach(), "norm": norm, **figures}.items():
+            for name, value in {"loss": loss, "norm": norm, **figures}.items():
                 value = float(value)
                 if not math.isnan(value):
                     total, count = sums.get(name, (0.0, 0))
@@ -258,6 +259,19 @@ def train(
     if stop.asked:
         raise KeyboardInterrupt(f"{task.name} stopped at step {step}")
     return {name: value.cpu() for name, value in average.values.items()}
+
+
+def _learn(wrapped: nn.Module, batches: list[dict[str, Any]], accelerator: Accelerator) -> tuple[Tensor, Figures]:
+    """Adds up the gradients of some batches, which processes exchange once; returns the sums of losses and figures."""
+    losses: list[Tensor] = []
+    sums: Figures = {}
+    for i, batch in enumerate(batches, 1):
+        with accelerator.no_sync(wrapped) if i < len(batches) else nullcontext():
+            loss, figures = wrapped(**batch)
+            accelerator.backward(loss)
+        losses.append(loss.detach())
+        sums = {name: value + sums[name] if name in sums else value for name, value in figures.items()}
+    return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()), sums
 
 
 def _state(step: int, module: nn.Module, optimizer: Any, average: Average) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def _recipe(raw: Config, text: str) -> Recipe:
 
 
 def _towers_recipe(towers: Config) -> TowersRecipe:
-    later = towers["steps"].get("later")
-    parts = {"levels": _take(NoiseLevels, towers["levels"]), "later": _take(Later, later) if later else None}
+    later = tuple(_take(Later, part) for part in towers["steps"].get("later", []))
+    parts = {"levels": _take(NoiseLevels, towers["levels"]), "later": later}
     return _take(TowersRecipe, towers["steps"] | parts)
 
 

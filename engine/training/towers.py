@@ -53,12 +53,14 @@ class Later:
         picture_drop: as in ``TowersRecipe``; without a first frame, only the words say what there is to see.
         thorough: share of captions that name every attribute.
         high_every: as in ``TowersRecipe``; what there is to see is decided at high noise.
+        near_noise: share of the high-noise expert's samples that are nearly pure noise.
     """
 
     start: int
     picture_drop: float
     thorough: float
     high_every: int
+    near_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class TowersRecipe:
         high_every: after that, one step in so many trains the high-noise expert.
         text_drop, picture_drop: share of samples without text, and without a first frame.
         stride: frames per latent frame (channels of the mask).
-        later: the last part of the training; None for all of one kind.
+        later: further parts of the training, in order.
     """
 
     batch: int
@@ -81,13 +83,12 @@ class TowersRecipe:
     picture_drop: float = 0.4
     stride: int = 4
     levels: NoiseLevels = NoiseLevels()  # noqa: RUF009 - frozen
-    later: Later | None = None
+    later: tuple[Later, ...] = ()
 
     def at(self, step: int) -> Later:
         """What holds at a step."""
-        if self.later is not None and step >= self.later.start:
-            return self.later
-        return Later(0, self.picture_drop, 0.0, self.high_every)
+        first = Later(0, self.picture_drop, 0.0, self.high_every)
+        return next((part for part in reversed(self.later) if step >= part.start), first)
 
 
 def make_objective(
@@ -163,7 +164,7 @@ class TowersTask:
         texts = ["" if no_text else text for text, no_text in zip(texts, silent.tolist(), strict=True)]
         blind = torch.rand(count, generator=generator) < now.picture_drop
         expert = self.expert_at(step)
-        sigmas = self.recipe.levels.draw(count, generator, expert, self.recipe.boundary)
+        sigmas = self.recipe.levels.draw(count, generator, expert, self.recipe.boundary, now.near_noise)
         noise = generator_at(self.seed, step, rank, NOISE)
         return self._inputs(self.train, which, texts, blind, sigmas, noise) | {"expert": expert or LOW}
 

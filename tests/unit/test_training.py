@@ -200,6 +200,15 @@ def test_noise_levels_keep_their_shares_and_their_side() -> None:
     assert float(low.max()) <= boundary + 1e-6
 
 
+def test_near_noise_is_its_share_and_the_low_expert_never_sees_it() -> None:
+    levels = NoiseLevels()
+    for expert, share in (("high", 0.5 + 0.5 * 0.23), ("low", 0.0), (None, 0.5 + 0.5 * 0.058)):
+        video, _ = levels.draw(20000, generator_at(3, 0), expert, 0.9, near_noise=0.5)
+        if expert is None:  # some pictures are given clean
+            share *= 1.0 - levels.picture_given
+        assert float((video > 0.98).float().mean()) == pytest.approx(share, abs=0.02)
+
+
 def test_learning_rate_climbs_falls_and_rises_again() -> None:
     how = Optimization(steps=1000, rate=1e-3, warmup=100, again=((600, 5e-4),))
     rates = [how.rate_at(step) for step in range(1000)]
@@ -230,9 +239,8 @@ def test_level_error_counts_powers_of_ten_loud_or_quiet() -> None:
 
 
 def test_later_part_names_everything_and_hides_more_pictures() -> None:
-    recipe = TowersRecipe(8, alone=10, later=Later(start=20, picture_drop=0.6, thorough=1.0, high_every=2))
-    assert recipe.at(19) == Later(0, 0.4, 0.0, 4)
-    assert recipe.at(20) == recipe.later
+    recipe = TowersRecipe(8, alone=10, later=(Later(20, 0.6, 1.0, 2), Later(30, 0.6, 1.0, 2, 0.5)))
+    assert [recipe.at(step) for step in (19, 20, 30)] == [Later(0, 0.4, 0.0, 4), *recipe.later]
     for index in range(50):
         spec = spec_at(1, "train", index)
         said = parse_caption(caption(spec, np.random.default_rng(index), thorough=1.0))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RequestError
-from engine.training.lora.settings import LEARN, MODULES, PRECISIONS, LoraSettings
+from engine.training.lora.settings import FROZEN, LEARN, MODULES, PRECISIONS, LoraSettings
 
 HELP = {
     "trigger": "a made-up word that calls the new thing; put in front of captions that lack it",
@@ -37,8 +37,10 @@ HELP = {
     "save_every": "steps between two checkpoints",
     "sample_every": "steps between two samples; 0 for none",
     "precision": "float32 or bfloat16; auto takes what the device is good at",
+    "accumulate": "parts of a batch computed one after the other, for less memory; 0 chooses",
+    "frozen": "how the frozen model is held: exact, int8, or auto (8 bits only where it does not fit otherwise)",
 }
-CHOICES = {"learn": tuple(LEARN), "modules": tuple(MODULES), "precision": PRECISIONS}
+CHOICES = {"learn": tuple(LEARN), "modules": tuple(MODULES), "precision": PRECISIONS, "frozen": FROZEN}
 
 
 def add_parser(commands: Any) -> None:
@@ -56,6 +58,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--sample-prompt", action="append", default=[], help="looked at while it trains; repeatable")
     parser.add_argument("--until", type=int, help="stop at this step, with a checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--memory", type=float, help="GB of the card to count on; all that is free where not given")
     parser.add_argument("--threads", type=int, help="CPU threads")
     for setting in fields(LoraSettings):
         default = None if setting.default is MISSING else setting.default
@@ -89,6 +92,7 @@ def run(options: argparse.Namespace) -> None:
         old_prompts=read_prompts(options.keep_prompts),
         sample_prompts=tuple(options.sample_prompt),
         device=options.device,
+        memory=options.memory,
     )
     library = None if options.no_library else Library(options.library)
     done = train_lora(order, library, options.until)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from filelock import FileLock, Timeout
 
 from engine.device import choose_device, choose_precision
 from engine.errors import RequestError
@@ -26,21 +28,26 @@ from engine.lora.convert import Factors, write
 from engine.lora.keys import PART_FOLDERS
 from engine.lora.library import Entry, Library, safe_name
 from engine.media import atomic_file, write_clip
+from engine.memory.machine import GIB, detect
+from engine.memory.sizes import read_sizes
 from engine.models import rope
 from engine.pipeline import MovaPipeline
-from engine.profile import ModelProfile
+from engine.profile import ModelProfile, read_profile
 from engine.request import ClipRequest
 from engine.training.log import read_lines
 from engine.training.loop import Figures, keep_memory, train
 from engine.training.lora import cache as store
 from engine.training.lora.card import card_text, metadata_of
 from engine.training.lora.clips import ClipSet, Format, scan
+from engine.training.lora.memory import TrainPlan, load_of, make_train_plan
 from engine.training.lora.settings import LoraSettings
+from engine.training.lora.streamed import Frozen
 from engine.training.lora.task import Levels, LoraObjective, LoraTask
 
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
+LOCK = "run.lock"
 SEEDS_APART = 100_003
 
 
@@ -55,6 +62,7 @@ class LoraOrder:
         old_prompts: what must not be forgotten: one clip is made of each before training.
         sample_prompts: what is looked at while it trains; empty takes two of the captions.
         device: "auto", "cpu", ...
+        memory: GB of the device to count on; None is all that is free.
     """
 
     data: Path
@@ -67,6 +75,7 @@ class LoraOrder:
     old_prompts: tuple[str, ...] = ()
     sample_prompts: tuple[str, ...] = ()
     device: str = "auto"
+    memory: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -107,11 +116,28 @@ def train_lora(
     device = choose_device(order.device)
     settings = order.settings
     accelerator = accelerator or make_accelerator(device, settings.precision)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    if settings.batch % world:
+    if settings.batch % accelerator.num_processes:
+        world = accelerator.num_processes
         raise RequestError(f"a batch of {settings.batch} cannot be shared by {world} processes; use {world} or more")
+    with _alone(order.folder) if accelerator.is_main_process else nullcontext():
+        return _train(order, device, accelerator, library, until, progress)
+
+
+def _train(
+    order: LoraOrder,
+    device: torch.device,
+    accelerator: Accelerator,
+    library: Library | None,
+    until: int | None,
+    progress: store.Progress | None,
+) -> LoraResult | None:
+    settings, rank, world = order.settings, accelerator.process_index, accelerator.num_processes
     place = device if device.type == "cpu" else accelerator.device  # with several processes accelerate says cpu:0
-    pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), place)
+    way = plan_training(order, place, world)
+    if way is not None:
+        log.info("%s", way.why)
+    plan = None if way is None or way.plain else way.base
+    pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), place, plan)
     form = _format(order, pipe)
     clips = scan(order.data, form, settings.trigger)
     for name, why in clips.left_out:
@@ -120,22 +146,70 @@ def train_lora(
         log.info("%s", note)
     folder, encoders = order.folder, _encoders(order.model, pipe)
     if accelerator.is_main_process:
-        _claim(folder, order, clips, form, encoders.digests.towers)
+        _claim(folder, order, clips, form, encoders.digests.towers, way)
     cache = store.Cache(cache_folder() / "lora-clips")
-    store.encode_clips(clips.pieces, form, encoders, cache, (rank, world), progress)
     old = order.old_prompts if settings.keep > 0 else ()
+    with pipe.carrier.pictures(), pipe.carrier.text():
+        store.encode_clips(clips.pieces, form, encoders, cache, (rank, world), progress)
+        store.encode_blank(form, encoders, cache)
+        for text in ("", *old):
+            store.encode_caption(text, encoders, cache)
     _make_old(old, form, encoders, pipe, cache, settings.seed, (rank, world), progress)
-    store.encode_blank(form, encoders, cache)
-    store.encode_caption("", encoders, cache)
     accelerator.wait_for_everyone()
 
-    task, grown = _task(order, pipe, form, clips, encoders, cache, accelerator)
+    frozen = Frozen(pipe, way)
+    task, grown = _task(order, pipe, form, clips, encoders, cache, accelerator, frozen)
     width = int(pipe.high_noise.config.video["dim"])
     how, objective = settings.optimization(width), task.objective
-    average = train(task, how, folder, settings.rhythm(), accelerator, until, groups=lambda _: objective.groups())
+    parts = settings.accumulate if way is None else way.accumulate
+    with frozen.carried():
+        average = train(
+            task, how, folder, settings.rhythm(), accelerator, until, groups=lambda _: objective.groups(),
+            split=(lambda batch: task.split(batch, parts)) if parts > 1 else None,
+        )  # fmt: skip
     if (until is not None and until < settings.steps) or not accelerator.is_main_process:
         return None
     return _finish(order, clips, encoders.digests.towers, grown, objective, average, library)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the run's folder, so that no second training writes there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RequestError(
+            f"{folder} is in use: a training of this name is running; wait, or use another name"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def plan_training(order: LoraOrder, device: torch.device, world: int = 1) -> TrainPlan | None:
+    """How `order` is trained on this device; None where there is only one way.
+
+    A run that was begun keeps what changes its numbers: 8-bit weights, and the parts of a batch.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return None
+    settings, run = order.settings, order.folder / RUN
+    known = json.loads(run.read_text(encoding="utf-8")).get("memory") if run.is_file() else None
+    if known is not None:
+        settings = replace(settings, **known)
+    profile, sizes = read_profile(order.model), read_sizes(order.model)
+    width, height = order.size or profile.sizes[0]
+    load = load_of(
+        order.model, sizes, (width, height, order.frames or profile.frames, profile.fps), settings, world,
+        device.type == "cpu",
+    )  # fmt: skip
+    machine = detect(str(device), None if order.memory is None else int(order.memory * GIB))
+    machine = replace(machine, ram_free=machine.ram_free // world, pin_limit=machine.pin_limit // world)
+    dtype = str(_weights_dtype(settings, device)).removeprefix("torch.")
+    return make_train_plan(machine, sizes, load, settings, str(device), dtype)
 
 
 def make_accelerator(device: torch.device, precision: str) -> Accelerator:
@@ -171,7 +245,7 @@ def _encoders(model: Path, pipe: MovaPipeline) -> store.Encoders:
     )
 
 
-def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers: str) -> None:
+def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers: str, way: TrainPlan | None) -> None:
     """Writes down what the run was started with, or checks that it is the same."""
     said: dict[str, Any] = {
         "settings": order.settings.to_dict(),
@@ -185,6 +259,7 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
     path = folder / RUN
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
+        known["settings"] = {**LoraSettings().to_dict(), **known["settings"]}  # of a version that had fewer
         flat, before = ({**v["settings"], **{k: v[k] for k in v if k != "settings"}} for v in (said, known))
         changed = [k for k in flat if flat[k] != before.get(k)]
         if changed:
@@ -193,7 +268,10 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
                 f"{folder} holds a training with another {others}; use another name, or delete the folder"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    if way is not None:
+        said["memory"] = {
+            "frozen": "exact" if way.base.weights == way.base.dtype else way.base.weights, "accumulate": way.accumulate,
+        }  # fmt: skip
     with atomic_file(path) as part:
         part.write_text(json.dumps(said, indent=2), encoding="utf-8")
 
@@ -219,7 +297,6 @@ def _make_old(
                 seed=seed * SEEDS_APART + i, output_type="latent",
             )  # fmt: skip
             cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
-        store.encode_caption(prompts[i], encoders, cache)
         if progress:
             progress("keep", i // share[1] + 1, -(-len(prompts) // share[1]))
     _forget_tables()
@@ -244,6 +321,7 @@ def _task(
     encoders: store.Encoders,
     cache: store.Cache,
     accelerator: Accelerator,
+    frozen: Frozen,
 ) -> tuple[LoraTask, Grown]:
     from engine.lora.job import stack_of
 
@@ -255,8 +333,8 @@ def _task(
         return accelerator.reduce(value, "mean")
 
     latent_fps = pipe.latent_fps(form.fps)
-    objective = LoraObjective(pipe.high_noise, pipe.low_noise, grown, s, latent_fps, mean)
-    if accelerator.device.type != "cpu":
+    objective = LoraObjective(pipe.high_noise, pipe.low_noise, grown, s, latent_fps, mean).to(accelerator.device)
+    if accelerator.device.type != "cpu" and not frozen.lean:
         for expert in (pipe.high_noise, pipe.low_noise):
             expert.gradient_checkpointing = True
     levels = Levels(
@@ -274,7 +352,7 @@ def _task(
         old.append(store.Example(made["video"], made["audio"], None, text))
     blank = store.take(cache, store.blank_key(form, eyes))["condition"]
     empty = store.take(cache, store.text_key("", reader))["text"]
-    sampler = Sampler(pipe, form, sample_prompts(order, clips), order.folder / "samples", s.seed)
+    sampler = Sampler(pipe, form, sample_prompts(order, clips), order.folder / "samples", s.seed, frozen.left)
     return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None), grown
 
 
@@ -285,19 +363,20 @@ def sample_prompts(order: LoraOrder, clips: ClipSet) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4."""
+    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4, made within `apart`."""
 
     pipe: MovaPipeline
     form: Format
     prompts: tuple[str, ...]
     folder: Path
     seed: int
+    apart: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, step: int) -> Figures:
         """Makes them with the factors as they stand; returns their file names."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files = []
-        with torch.autocast(self.pipe.device.type, enabled=False):
+        with self.apart(), torch.autocast(self.pipe.device.type, enabled=False):
             for n, prompt in enumerate(self.prompts, 1):
                 path = self.folder / f"step-{step:06d}-{n}.mp4"
                 make_clip(self.pipe, prompt, self.form, self.seed * SEEDS_APART + n, path)

@@ -22,6 +22,7 @@ WIDE = 5120  # width of the released picture towers, for which the paper's rate 
 RATE = 1e-4
 NARROWER = 0.8  # power of the width by which the rate grows: 1.4e-3 for the bundled model, found by trial
 PRECISIONS = ("auto", "float32", "bfloat16")
+FROZEN = ("auto", "exact", "int8")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class LoraSettings:
         seed: the same seed, clips and settings give the same LoRA on one machine.
         save_every, sample_every: in steps; 0 samples never.
         precision: "auto" is bfloat16 on a graphics card and float32 on a processor.
+        accumulate: parts of a batch that are computed one after the other, for less memory; 0 chooses.
+        frozen: how the frozen model is held: "exact", "int8" (half of the memory, a little less true), or "auto", which
+            takes 8 bits only where it does not fit otherwise.
     """
 
     trigger: str = ""
@@ -68,9 +72,11 @@ class LoraSettings:
     save_every: int = 100
     sample_every: int = 250
     precision: str = "auto"
+    accumulate: int = 0
+    frozen: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("learn", LEARN), ("modules", MODULES), ("precision", PRECISIONS)):
+        for name, known in (("learn", LEARN), ("modules", MODULES), ("precision", PRECISIONS), ("frozen", FROZEN)):
             if getattr(self, name) not in known:
                 raise RequestError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         for name, low, high in (
@@ -78,7 +84,7 @@ class LoraSettings:
             ("save_every", 1, 1_000_000), ("sample_every", 0, 1_000_000), ("alpha", 0.01, 10_000.0),
             ("rate", 1e-8, 1.0), ("bridge_scale", 0.0, 100.0), ("decay", 0.0, 1.0), ("audio_weight", 0.0, 100.0),
             ("text_drop", 0.0, 1.0), ("picture_drop", 0.0, 1.0), ("equal", 0.0, 1.0), ("keep", 0.0, 0.9),
-            ("ema", 0.0, 0.9999), ("seed", 0, 2**63 - 1),
+            ("ema", 0.0, 0.9999), ("accumulate", 0, 4096), ("seed", 0, 2**63 - 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is None and name in ("alpha", "rate"):

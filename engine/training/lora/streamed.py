@@ -14,13 +14,18 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.memory.carry import PlannedCarrier
 from engine.memory.slabs import Part
 from engine.memory.streaming import Key, Layout, Network, Slot, Streamer
+
+if TYPE_CHECKING:
+    from engine.pipeline import MovaPipeline
+    from engine.training.lora.memory import TrainPlan
 
 STATES = 6  # tensors that a joint block takes first: picture, sound, two modulations, two texts
 
@@ -206,3 +211,55 @@ def lean_blocks(
     finally:
         for block in changed:
             del block.__dict__["forward"]
+
+
+class Frozen:
+    """The frozen networks of a pipeline while factors learn on them, held as a plan says.
+
+    Args:
+        way: None is where they were loaded.
+
+    Attributes:
+        streamer: while they stream; its counters say what was moved.
+    """
+
+    def __init__(self, pipe: MovaPipeline, way: TrainPlan | None) -> None:
+        self.pipe, self.way = pipe, way
+        self.streamer: TwoWayStreamer | None = None
+        carrier = pipe.carrier
+        if isinstance(carrier, PlannedCarrier) and carrier.streamer is not None:
+            layout = carrier.streamer.layout
+            self.streamer = TwoWayStreamer(carrier.networks, carrier.shared, layout, carrier.device)
+
+    @property
+    def lean(self) -> bool:
+        """Blocks keep only their inputs, by this module's own means."""
+        return self.way is not None and self.way.lean and (not self.way.plain or self.pipe.device.type == "cpu")
+
+    @contextlib.contextmanager
+    def carried(self) -> Iterator[None]:
+        """Within the block the experts can be called and differentiated."""
+        experts = (self.pipe.high_noise, self.pipe.low_noise)
+        blocks = lean_blocks(experts, self.streamer, self.way is not None and self.way.to_host)
+        with blocks if self.lean else contextlib.nullcontext():
+            if self.streamer is None:
+                yield
+                return
+            self.streamer.begin()
+            try:
+                yield
+            finally:
+                self.streamer.end()
+
+    @contextlib.contextmanager
+    def left(self) -> Iterator[None]:
+        """Within the block the pipeline itself may use the experts, to make a clip."""
+        if self.streamer is None:
+            yield
+            return
+        active = self.streamer.active
+        self.streamer.end()
+        try:
+            yield
+        finally:
+            self.streamer.begin(active)

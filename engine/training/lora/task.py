@@ -219,6 +219,11 @@ class LoraTask:
         }
         return {name: value[rank::world] for name, value in whole.items()} | {"expert": expert}
 
+    def split(self, batch: dict[str, Any], count: int) -> list[dict[str, Any]]:
+        """A batch in `count` parts at most. Weights count each sample in the whole batch, so that losses add up."""
+        count = min(count, len(batch["video"]))
+        return [{k: v[i::count] if isinstance(v, Tensor) else v for k, v in batch.items()} for i in range(count)]
+
     def inputs(
         self,
         chosen: Sequence[Example],
