@@ -17,7 +17,7 @@ from app.guard import Visitor, visitor_of
 from app.receiving import received
 from app.sessions import Sessions
 from app.suggest import Suggestions
-from app.tabs import channel, create, library, log, settings
+from app.tabs import channel, create, library, log, models, settings
 from app.tabs.fields import preset_names, size_choices
 from app.tabs.form import Form
 from app.tabs.loras import add_lora
@@ -47,11 +47,13 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts) -> tuple[gr.Block
                 form = create.build(core, drafts, wire, words, examples(), opened)
             with gr.Tab(words("library"), id="library"):
                 library.build()
+            with gr.Tab(words("models"), id="models"):
+                own_models = models.build(words)
             with gr.Tab(words("settings"), id="settings"):
                 *own_settings, fields = settings.build(core, words)
             with gr.Tab(words("log"), id="log"):
                 own_log = log.build(words)
-        _wire_opening(core, drafts, page, Opening(form, words, [*own_settings, *own_log], fields, opened))
+        _wire_opening(core, drafts, page, Opening(form, words, [*own_models, *own_settings, *own_log], fields, opened))
     return page, words
 
 

@@ -14,6 +14,7 @@ from app.guard import Visitor
 from app.sessions import Sessions
 from app.suggest import models
 from app.tabs.loras import LoraList
+from app.tabs.models import ModelList
 from app.tabs.parts import Answer, answered
 from app.view import clips_view, job_view, studio_view
 from app.words import say
@@ -53,7 +54,12 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
     def loras(data: Any, visitor: Visitor, language: str) -> Answer:
         return listed.view(visitor)
 
-    functions = [answered(run, run.__name__) for run in (look, act, clips, log, doctor, writers, loras)]
+    on_disk = ModelList(core)
+
+    def shelf(data: Any, visitor: Visitor, language: str) -> Answer:
+        return on_disk.answer(data, visitor, language)
+
+    functions = [answered(run, run.__name__) for run in (look, act, clips, log, doctor, writers, loras, shelf)]
     return gr.HTML(
         html_template="<div></div>",
         js_on_load="studio.connect(element, server, trigger); /* sends 'fill', 'price' */",
