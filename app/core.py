@@ -36,7 +36,7 @@ from engine.errors import LoraError, RequestError
 from engine.folders import find_model, model_folders
 from engine.lora import ASK, NO, Choice, judge
 from engine.lora import Library as LoraLibrary
-from engine.profile import ModelProfile, read_profile
+from engine.profile import ModelProfile, read_profile, read_rules
 from engine.request import auto_size
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Core:
                 size = (picture.width, picture.height)
             width, height = auto_size(size, profile.sizes)
             spec = replace(spec, width=width, height=height)
-        return spec.settled(profile, model)
+        return spec.settled(profile, model, read_rules(find_model(model)))
 
     def _found(self, spec: JobSpec, model: Path) -> tuple[Choice, ...]:
         """The LoRAs of a spec, each with its hash and judged against the model; one that is off may be missing.

@@ -84,8 +84,11 @@ class JobSpec:
     extend_of: str | None = None
     group: str = ""
 
-    def settled(self, profile: ModelProfile, model: str) -> JobSpec:
+    def settled(self, profile: ModelProfile, model: str, rules: SizeRules | None = None) -> JobSpec:
         """This spec with every default filled in and every number checked; the seed is drawn here if none is given.
+
+        Args:
+            rules: of the model's networks; MOVA's own if not given.
 
         Raises:
             RequestError: the first value that is not valid, with the nearest one that is.
@@ -110,7 +113,7 @@ class JobSpec:
             a2v_scale=self.a2v_scale,
             v2a_scale=self.v2a_scale,
             seed=_or(self.seed, draw_seed()),
-        ).checked(SizeRules(sizes=profile.sizes))
+        ).checked(rules or SizeRules(sizes=profile.sizes))
         if not request.prompt.strip():
             raise RequestError("prompt is empty; say what is seen and heard")
         values = {name: getattr(request, name) for name in ClipRequest.__dataclass_fields__}

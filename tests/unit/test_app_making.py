@@ -26,10 +26,12 @@ from app.making import continued
 from app.preview import Budget
 from app.server import make_server
 from app.spec import Given, JobSpec
-from engine.errors import MediaError, RequestError
+from engine.errors import CheckpointError, MediaError, RequestError
 from engine.lora.fit import folder_shapes
 from engine.media import Clip as MediaClip
 from engine.media import probe, read_clip
+from engine.pipeline import MovaPipeline
+from engine.profile import read_rules
 from tests import lora_files as makers
 from tests.app_parts import GUEST, MODEL, OWNER, digest, small, stray_files, studio, wait
 
@@ -329,6 +331,27 @@ def test_a_failed_write_is_tried_again_from_the_latents(core: Core) -> None:
     assert "step" not in done.measured  # decoded and written only
     assert digest(core.library.path(clip)) == digest(core.library.path(made(core, seed=123, steps=3)))
     assert not core.paths.latents(job.id).exists()
+
+
+def test_sizes_are_checked_by_the_models_own_rules_before_a_job_waits(core: Core, tmp_path: Path) -> None:
+    """As the worker will: a job that it would refuse is never queued."""
+    assert read_rules(MODEL) == MovaPipeline.from_pretrained(MODEL).rules
+    other = tmp_path / "threes"
+    shutil.copytree(MODEL, other)
+    config = other / "video_dit" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"patch_size": [1, 3, 3]}))
+    wide = replace(small(), width=144, height=96, model=str(other))
+    core.settings.change(model=str(other))
+    try:
+        assert core.settle(wide, OWNER).width == 144
+        with pytest.raises(RequestError, match=r"multiple of 24.* nearest valid value is 24"):
+            core.settle(replace(wide, width=32, height=32), OWNER)
+        config.write_text('{"patch_size": 3}')
+        with pytest.raises(CheckpointError, match="threes"):
+            core.settle(wide, OWNER)
+    finally:
+        core.settings.change(model="")
+    assert read_rules(tmp_path).multiple == 16  # nothing there: MOVA's own
 
 
 def test_jobs_whose_files_are_gone_say_so_and_harm_nothing(core: Core, picture: Image.Image) -> None:
