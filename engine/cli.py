@@ -88,6 +88,7 @@ def parser() -> Parser:
         const=STEP_CACHE,
         help="leave out most of a step where it would change little: faster, and not quite the same clip",
     )
+    p.add_argument("--attention", default="auto", help="auto, or the kernel that computes attention, like sage")
     p.add_argument("--gpus", type=int, default=1, help="devices that work on the clip together")
     p.add_argument("--output", help="where the mp4 goes; mova-SEED.mp4 in this folder where not given")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -133,7 +134,8 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
     target = _target(args.output, settings["seed"])
     settings["model"] = folder.name
     work = _work(settings)
-    plan = plan_clip(folder, work, args.device, args.precision, args.memory, args.exact, args.gpus)
+    choices = args.device, args.precision, args.memory, args.exact, args.gpus, args.attention
+    plan = plan_clip(folder, work, *choices)
     print(plan.why + (f"; {plan.advice}" if plan.advice else ""), file=sys.stderr)
     arguments: dict[str, Any] = {
         "prompt": settings["prompt"],

@@ -275,6 +275,7 @@ def check_demo_model() -> Finding:
 def check_plan() -> Finding:
     """How each installed model would run here, with its own default clip."""
     from engine.folders import model_folders
+    from engine.memory.backends import words_of
     from engine.memory.choose import plan_clip
     from engine.memory.sizes import Work, guidance_passes
     from engine.profile import read_profile
@@ -286,6 +287,8 @@ def check_plan() -> Finding:
         width, height = profile.sizes[0]
         plan = plan_clip(folder, Work(width, height, profile.frames, profile.fps, passes, profile.steps))
         plans[name] = dict(vars(plan))
+        if plan.attention == "native":  # the sentence names only what is not torch's own
+            plans[name]["why"] += f"; attention by {words_of(plan.attention)}"
     if not plans:
         return Finding("plan", "ok", "no model to plan for")
     summary = "; ".join(f"{name}: {plan['why']}" for name, plan in plans.items())

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
+from engine.attention import use_backend
 from engine.decode import decode_audio, decode_video, require_finite
 from engine.denoise import Guidance, Known, Split, StepCallback, StepState, compute_dtype, denoise, velocity
 from engine.encode import (
@@ -31,6 +32,7 @@ from engine.encode import (
 )
 from engine.errors import CheckpointError, RequestError
 from engine.media import fit_image, load_image
+from engine.memory.backends import backend_of, settled
 from engine.memory.carry import Carrier, PlannedCarrier
 from engine.memory.plan import Plan
 from engine.models import AudioVAE, DualTower
@@ -99,6 +101,7 @@ class MovaPipeline:
         self.boundary_ratio = boundary_ratio
         self.profile = profile or ModelProfile()
         self.carrier = Carrier(self)
+        self.attention = "native"
         self.split: Split | None = None
         config = video_vae.config
         self.stride = int(config.scale_factor_temporal)
@@ -170,7 +173,15 @@ class MovaPipeline:
     def carry(self, plan: Plan) -> MovaPipeline:
         """Runs by `plan` from now on; the networks must have been loaded for one (see `from_pretrained`)."""
         self.carrier = Carrier(self, plan) if plan.plain and plan.device == "cpu" else PlannedCarrier(self, plan)
+        network = self.high_noise
+        widths = {network.video_head_dim, network.audio_head_dim, network.bridge_head_dim}
+        dtype = getattr(torch, plan.dtype)
+        self.attention = settled(plan.attention, torch.device(plan.device), dtype, tuple(sorted(widths)))
         return self
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        """Within it, attention is computed as the plan says."""
+        return nullcontext() if self.attention == "native" else use_backend(backend_of(self.attention))
 
     @property
     def device(self) -> torch.device:
@@ -375,7 +386,7 @@ class MovaPipeline:
 
         def run() -> tuple[torch.Tensor, torch.Tensor]:
             first = self.expert_at(0.0 if known.video else steps[done[0]].video_timestep)
-            with self.carrier.experts(first), caching():
+            with self.carrier.experts(first), caching(), self._kernels():
                 return denoise(
                     self.expert_at,
                     done[1].to(device),
@@ -489,7 +500,7 @@ class MovaPipeline:
             scale = bridge_scale.to(device, compute_dtype(network)).view(-1, 1, 1)
         elif isinstance(bridge_scale, torch.Tensor):
             scale = float(bridge_scale)
-        with self.carrier.experts(network):
+        with self.carrier.experts(network), self._kernels():
             return velocity(
                 network,
                 video_latents.to(device),

@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.errors import MovaError, RequestError
 from engine.folders import cache_folder
+from engine.memory.backends import choose_attention, words_of
 from engine.memory.machine import GIB, Machine, detect, read_json, write_json
 from engine.memory.plan import Plan, make_plan
 from engine.memory.sizes import ModelSizes, Work, read_sizes
@@ -98,6 +99,7 @@ def plan_clip(
     memory: str = "auto",
     exact: bool = False,
     processes: int = 1,
+    attention: str = "auto",
 ) -> Plan:
     """The plan for a clip of this model on this machine.
 
@@ -106,6 +108,7 @@ def plan_clip(
         memory: "auto"; "8" to "48": as if the card had so many GB; "cpu".
         exact: no 8-bit weights.
         processes: so many share the main memory, each with a device of its own.
+        attention: a kernel of `engine.memory.backends`, or "auto".
 
     Raises:
         RequestError: the device cannot be used, or a value is not one of these.
@@ -117,16 +120,21 @@ def plan_clip(
     where = choose_device("cpu" if memory == "cpu" else device)
     dtype = str(choose_precision(precision, where)).removeprefix("torch.")
     cap = int(memory) * GIB if memory.isdigit() else None
+    machine = _machine(str(where), cap)
+    kernel = choose_attention(machine, dtype, attention)
     try:
         sizes = sizes_of(folder)
     except (MovaError, OSError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         log.debug("no plan for %s: %s", folder.name, error)
-        return unplanned(str(where), dtype)  # opening it will say what is wrong, tensor by tensor
-    machine = _machine(str(where), cap)
+        return replace(
+            unplanned(str(where), dtype), attention=kernel
+        )  # opening it will say what is wrong, tensor by tensor
     machine = Ledger.here().corrected(machine, ledger_key(machine, folder, work))
     shared = max(1, processes)
     machine = replace(machine, ram_free=machine.ram_free // shared, pin_limit=machine.pin_limit // shared)
     plan = make_plan(machine, sizes, work, exact, str(where), dtype)
+    said = "" if kernel == "native" else f"; attention by {words_of(kernel)}"
+    plan = replace(plan, attention=kernel, why=plan.why + said)
     log.debug("%s", plan)
     return plan
 
@@ -145,8 +153,8 @@ def remember(folder: Path, work: Work, plan: Plan, seconds: float, vram: int, sh
 def layout(plan: Plan) -> tuple[Any, ...]:
     """What of a plan a loaded pipeline is built for; another clip with the same layout needs no loading."""
     if plan.plain:
-        return plan.device, plan.dtype, plan.tiles
+        return plan.device, plan.dtype, plan.tiles, plan.attention
     return (
         plan.device, plan.dtype, plan.weights, plan.experts, plan.residents, plan.ring, plan.pinned, plan.pageable,
-        plan.mapped, plan.at_once, plan.tiles,
+        plan.mapped, plan.at_once, plan.tiles, plan.attention,
     )  # fmt: skip

@@ -43,6 +43,7 @@ class Plan:
         tiles: "none", "decode" (the picture is decoded in tiles) or "both" (known pictures are encoded so, too).
         seconds: predicted for one step. vram, ram: predicted peaks, bytes.
         fits: by this accounting. why: one sentence. advice: what would fit, where this does not.
+        attention: a name of `engine.memory.backends.KERNELS`.
     """
 
     device: str
@@ -62,6 +63,7 @@ class Plan:
     fits: bool = True
     why: str = ""
     advice: str = ""
+    attention: str = "native"
 
     @property
     def streamed(self) -> int:
