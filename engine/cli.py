@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.errors import Cancelled, MovaError, OutputError, RequestError
-from engine.folders import find_model
+from engine.folders import cache_folder, find_model
 from engine.media import load_image, write_clip
 from engine.media.publish import check_target
 from engine.memory.choose import CHOICES, plan_clip, remember
@@ -267,7 +267,7 @@ def _load(folder: Path, plan: Plan) -> MovaPipeline:
 
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
-    return MovaPipeline.from_pretrained(folder, plan=plan, texts=TextCache.here())
+    return MovaPipeline.from_pretrained(folder, plan=plan, texts=TextCache.here(), packed=cache_folder() / "packed")
 
 
 def _together(count: int, folder: Path, plan: Plan, work: Work, arguments: dict[str, Any]) -> Any:

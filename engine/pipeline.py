@@ -34,15 +34,16 @@ from engine.errors import CheckpointError, RequestError
 from engine.media import fit_image, load_image
 from engine.memory.backends import backend_of, settled
 from engine.memory.carry import Carrier, PlannedCarrier
+from engine.memory.packed import PackedStore
 from engine.memory.plan import Plan
 from engine.models import AudioVAE, DualTower
 from engine.profile import ModelProfile, read_profile
 from engine.request import ClipRequest, SizeRules, auto_size, check_number
 from engine.schedule import ScheduleConfig, Step, paired_steps
 from engine.step_cache import StepCache
-from engine.texts import StoredTextEncoder, TextCache
+from engine.texts import StoredTextEncoder, TextCache, file_digest
 from engine.timing import ClipLength
-from engine.weights import load_component, load_schedule, load_tokenizer, read_index
+from engine.weights import WEIGHT_STEM, load_component, load_schedule, load_tokenizer, read_index, weight_files
 
 Picture = Image.Image | np.ndarray | str | Path | None
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class MovaPipeline:
         device: str | torch.device = "cpu",
         plan: Plan | None = None,
         texts: TextCache | None = None,
+        packed: Path | None = None,
     ) -> MovaPipeline:
         """Loads any folder in the released layout.
 
@@ -130,6 +132,7 @@ class MovaPipeline:
             plan: says all of that better; see `engine.memory.plan.make_plan`. Networks then stay in main memory or in
                 their files, and are on the device while they are needed there.
             texts: keeps the embeddings of texts; the text encoder is not even read for those it has.
+            packed: a folder that keeps blocks in 8 bits, where the plan reads them from disk; None packs at every use.
 
         Raises:
             CheckpointError: the folder does not hold exactly what its configs promise.
@@ -157,7 +160,8 @@ class MovaPipeline:
         )
         pipe.texts = texts
         if plan is not None:
-            pipe.carry(plan)
+            keep = packed is not None and plan.experts == "swap" and plan.weights != plan.dtype
+            pipe.carry(plan, packed_store(packed, index.folder, plan) if packed is not None and keep else None)
         return pipe
 
     @property
@@ -170,9 +174,10 @@ class MovaPipeline:
         """How often the text encoder was read from the model folder."""
         return self._text.loads if isinstance(self._text, StoredTextEncoder) else 0
 
-    def carry(self, plan: Plan) -> MovaPipeline:
+    def carry(self, plan: Plan, packed: PackedStore | None = None) -> MovaPipeline:
         """Runs by `plan` from now on; the networks must have been loaded for one (see `from_pretrained`)."""
-        self.carrier = Carrier(self, plan) if plan.plain and plan.device == "cpu" else PlannedCarrier(self, plan)
+        plain = plan.plain and plan.device == "cpu"
+        self.carrier = Carrier(self, plan) if plain else PlannedCarrier(self, plan, packed)
         network = self.high_noise
         widths = {network.video_head_dim, network.audio_head_dim, network.bridge_head_dim}
         dtype = getattr(torch, plan.dtype)
@@ -597,6 +602,16 @@ class MovaPipeline:
         for name, found, needed in wanted:
             if found != needed:
                 raise CheckpointError(f"{name} is {found}, but the other components need {needed}")
+
+
+def packed_store(folder: Path, model: Path, plan: Plan) -> PackedStore:
+    """Of the blocks of `model` as `plan` stores them, known by their files' content."""
+    content = hashlib.sha256(f"{plan.weights} {plan.dtype} {torch.__version__}".encode())
+    for name in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"):
+        content.update((model / name / "config.json").read_bytes())
+        for file in weight_files(model / name, WEIGHT_STEM):
+            content.update(file_digest(file))
+    return PackedStore(folder, content.hexdigest())
 
 
 def noise_for(seed: int, side: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from torch import nn
 
 from engine.errors import OutOfMemory
 from engine.memory.eight_bit import make_eight_bit
+from engine.memory.packed import PackedStore, holds_packed
 from engine.memory.plan import Plan, leaner, spread
 from engine.memory.slabs import Part
 from engine.memory.streaming import Layout, Network, Streamer
@@ -154,7 +155,7 @@ class PlannedCarrier(Carrier):
         streamer: of the experts; None where all of them stay on the device.
     """
 
-    def __init__(self, pipe: MovaPipeline, plan: Plan) -> None:
+    def __init__(self, pipe: MovaPipeline, plan: Plan, packed: PackedStore | None = None) -> None:
         super().__init__(pipe, plan)
         self.plan: Plan = plan
         self._device = torch.device(plan.device)
@@ -167,6 +168,8 @@ class PlannedCarrier(Carrier):
                 make_eight_bit(expert.blocks, plan.weights)
         self.shared = _shared_parts(pipe.high_noise, self._dtype)
         self.networks = [_network(expert, self._dtype) for expert in experts]
+        if packed is not None and plan.weights != plan.dtype and plan.experts == "swap":
+            packed.take([(name, part) for name, part in self._named_parts() if holds_packed(part)])
         self.vaes = Part([pipe.video_vae, pipe.audio_vae], torch.float32)
         self.streamer: Streamer | None = None
         self._all: list[torch.Tensor] = []
@@ -206,6 +209,11 @@ class PlannedCarrier(Carrier):
                 part.fill(buffer)
                 part.place(buffer)
                 self._all.append(buffer)
+
+    def _named_parts(self) -> Iterator[tuple[str, Part]]:
+        for n, network in enumerate(self.networks):
+            yield from ((f"{n}-{layer}", part) for layer, part in enumerate(network.own))
+        yield from ((f"shared-{layer}", part) for layer, part in enumerate(self.shared) if part is not None)
 
     def _parts(self) -> Iterator[Part]:
         for network in self.networks:

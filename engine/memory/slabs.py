@@ -100,6 +100,13 @@ class Part:
         self.slab, self.owned = slab, True
         self.rest()
 
+    def adopt(self, slab: torch.Tensor) -> None:
+        """The values lie in this slab already, as `fill` would write them; it is their source from now on."""
+        for entry in self.entries:
+            entry.source = entry.view(slab)
+        self.slab, self.owned = None, False
+        self.rest()
+
     def borrow(self, slab: torch.Tensor) -> None:
         """Packs the values into a slab for a while; `forget` ends it."""
         self.slab = None
