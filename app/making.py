@@ -29,6 +29,7 @@ from app.paths import StudioPaths
 from app.spec import JobSpec
 from app.uploads import pack_picture, prepared
 from engine.errors import MediaError, OutputError, RequestError
+from engine.folders import cache_folder
 from engine.media import Clip as MediaClip
 from engine.media import join, read_clip, trim, write_clip
 from engine.media.mux import settings_json
@@ -141,7 +142,8 @@ class Maker:
             self._pipe = self._loaded = None  # the old model goes before the new one comes
             _empty_cache()
             with clock("load"):
-                self._pipe = MovaPipeline.from_pretrained(order.model, plan=plan, texts=TextCache.here())
+                texts, packed = TextCache.here(), cache_folder() / "packed"
+                self._pipe = MovaPipeline.from_pretrained(order.model, plan=plan, texts=texts, packed=packed)
             self._loaded = wanted
             log.info("%s", plan.why)
         return self._pipe
