@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -317,11 +318,17 @@ def _sweep(paths: StudioPaths, queue: JobQueue, library: Library) -> None:
             path.unlink(missing_ok=True)
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A log that rotates; on a full disk it misses lines instead of filling the terminal with that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def _start_logging(paths: StudioPaths) -> None:
     """Everything of ours from INFO up goes to a file that rotates."""
-    handler = logging.handlers.RotatingFileHandler(
-        paths.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
-    )
+    handler = _LogFile(paths.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     handler.set_name(str(paths.log))
     for name in ("app", "engine", "uvicorn.error"):

@@ -13,7 +13,9 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from app.errors import NotFound, StudioError, WrongState
 from app.paths import PART_PATTERN, StudioPaths, is_id
 from app.spec import JobSpec
 from app.store import Store
-from engine.errors import MediaError
+from engine.errors import MediaError, OutputError
 from engine.media import probe, read_settings
-from engine.media.publish import atomic_file
+from engine.media.publish import atomic_file, why
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +161,10 @@ class Library:
     def favourite(self, clip_id: str, owner: str | None, on: bool = True) -> Clip:
         """Marks or unmarks a clip; the sidecar remembers it too."""
         clip = self.get(clip_id, owner)
+        marked = replace(clip, favourite=on)
         with self._store.writing() as connection:
             connection.execute("UPDATE clips SET favourite = ? WHERE id = ?", (int(on), clip_id))
-        marked = self.get(clip_id)
-        write_sidecar(self.path(clip).with_suffix(".json"), marked)
+            write_sidecar(self.path(clip).with_suffix(".json"), marked)
         self.revision += 1
         return marked
 
@@ -170,12 +172,11 @@ class Library:
         """Moves a clip to the trash; `undo_delete` brings it back until the trash is purged."""
         clip = self.get(clip_id, owner)
         source, folder = self.path(clip), self.paths.trash / clip.id
-        folder.mkdir(exist_ok=True)
-        for path in (source, source.with_suffix(".json")):
-            if path.exists():
-                os.replace(path, folder / path.name)
-        with self._store.writing() as connection:
-            connection.execute("UPDATE clips SET deleted = ? WHERE id = ?", (time.time(), clip_id))
+        with _told_clearly("delete the clip"):
+            folder.mkdir(exist_ok=True)
+        with self._moved((source, source.with_suffix(".json")), folder):
+            with self._store.writing() as connection:
+                connection.execute("UPDATE clips SET deleted = ? WHERE id = ?", (time.time(), clip_id))
         self.revision += 1
         return self._find(clip_id, None)
 
@@ -192,15 +193,37 @@ class Library:
         source, target = self.path(clip), self.paths.results / clip.file
         if not source.exists():
             raise NotFound("the clip is no longer in the trash")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (".json", ".mp4"):  # the sidecar first: a clip is never seen without its settings
-            if source.with_suffix(suffix).exists():
-                os.replace(source.with_suffix(suffix), target.with_suffix(suffix))
-        source.parent.rmdir()
-        with self._store.writing() as connection:
-            connection.execute("UPDATE clips SET deleted = NULL WHERE id = ?", (clip_id,))
+        with _told_clearly("bring the clip back"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        # The sidecar first: a clip is never seen without its settings.
+        with self._moved((source.with_suffix(".json"), source), target.parent):
+            with self._store.writing() as connection:
+                connection.execute("UPDATE clips SET deleted = NULL WHERE id = ?", (clip_id,))
+        with suppress(OSError):
+            source.parent.rmdir()
         self.revision += 1
         return self.get(clip_id)
+
+    @staticmethod
+    @contextmanager
+    def _moved(files: Sequence[Path], folder: Path) -> Iterator[None]:
+        """Moves files to a folder for the block, and back when it fails: files and list say the same.
+
+        Raises:
+            OutputError: a file cannot be moved.
+        """
+        done: list[tuple[Path, Path]] = []
+        try:
+            with _told_clearly("move the clip"):
+                for path in files:
+                    if path.exists():
+                        os.replace(path, folder / path.name)
+                        done.append((path, folder / path.name))
+            yield
+        except BaseException:
+            for before, now in reversed(done):
+                os.replace(now, before)
+            raise
 
     def purge(self, older_than_days: float = TRASH_DAYS) -> int:
         """Deletes for good what has been in the trash that long; returns how many clips."""
@@ -322,6 +345,14 @@ def sidecar_text(clip: Clip) -> str:
     return (
         json.dumps({**clip.settings, KEY: {**known, "facts": asdict(clip.facts)}}, ensure_ascii=False, indent=2) + "\n"
     )
+
+
+@contextmanager
+def _told_clearly(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot {what}: {why(error)}") from error
 
 
 def write_sidecar(path: Path, clip: Clip) -> None:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class StoreBroken(StudioError):
     """The file is not a database that can be used; it can be rebuilt from the results."""
 
 
+class StoreStuck(StudioError):
+    """The database cannot be used now, and may be later: the disk is full, or another program holds it."""
+
+
 class Store:
     """An open database. Make one with `open_store`."""
 
@@ -78,10 +82,11 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
-            except BaseException:
-                self._connection.rollback()
+                self._connection.commit()
+            except BaseException:  # of the commit, too: on a full disk the transaction would stay open for good
+                with suppress(sqlite3.Error):
+                    self._connection.rollback()
                 raise
-            self._connection.commit()
 
     def close(self) -> None:
         with self._lock:
@@ -96,8 +101,8 @@ def _explained(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         text = str(error)
         if "full" in text:
-            raise StudioError(f"the disk that holds {path.parent} is full; free some space and try again") from error
-        raise StudioError(f"the database {path.name} cannot be used: {text}") from error
+            raise StoreStuck(f"the disk that holds {path.parent} is full; free some space and try again") from error
+        raise StoreStuck(f"the database {path.name} cannot be used: {text}") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             raise  # defects of ours

@@ -32,7 +32,8 @@ from app.order import Order
 from app.paths import StudioPaths
 from app.settings import SettingsFile
 from app.spec import JobSpec
-from engine.errors import MovaError
+from app.store import StoreStuck
+from engine.errors import MovaError, OutputError
 from engine.folders import find_model
 
 log = logging.getLogger(__name__)
@@ -172,6 +173,7 @@ class Supervisor:
         self._previews: dict[str, Preview] = {}
         self._pace: list[float] = []  # seconds of the present job's last steps
         self._cancel_sent: float | None = None
+        self._unheard: tuple[_Worker, dict[str, Any] | None] | None = None  # what could not be written down yet
         self._seen = -1  # the queue's revision when it was last looked at
         self._last_work = time.monotonic()
         self._deaths = 0
@@ -226,8 +228,10 @@ class Supervisor:
         while not self._stopping.is_set():
             try:
                 self._once()
+            except (StoreStuck, OutputError) as error:  # a full disk: jobs must not stop for good
+                log.warning("%s; trying again", error)
+                time.sleep(1.0)
             except Exception:
-                # The database may be full or gone for a while: jobs must not stop for good.
                 log.exception("the supervisor stumbled and goes on")
                 time.sleep(1.0)
 
@@ -243,16 +247,21 @@ class Supervisor:
     def _once(self) -> None:
         """Hears at most one message, then looks at the queue and the clock."""
         try:
-            worker, message = self._heard.get(timeout=TICK)
+            worker, message = self._unheard or self._heard.get(timeout=TICK)
         except queues.Empty:
             pass
         else:
+            self._unheard = None
             with self._lock:
                 if worker is not None and worker is self._worker:
-                    if message is None:
-                        self._died(worker)
-                    else:
-                        self._hear(worker, message)
+                    try:
+                        if message is None:
+                            self._died(worker)
+                        else:
+                            self._hear(worker, message)
+                    except (StoreStuck, OutputError):
+                        self._unheard = worker, message  # how a job ended is not lost: it is written down later
+                        raise
         with self._lock:
             self._look_at_queue()
             self._look_at_clock()
@@ -408,22 +417,21 @@ class Supervisor:
         """The process is gone: what it had published is kept, what it was at runs again."""
         worker.kill()  # the process is gone; what it started must not write on
         how = worker.how_it_ended()
-        self._worker = None
-        self._deaths += 1
         job = worker.job
         log.warning("the worker ended (%s)%s", how, f" during job {job.id[:8]}" if job else "")
-        if job is None:
-            return
-        self._previews.pop(job.id, None)
-        self._library.refresh()
-        self._sweep(job)
-        if job.id in self._library.by_job():
-            self._queue.finish(job.id, job.id, {})
-        else:
-            left = self._queue.worker_died(job.id, how)
-            if left.state != "queued":
-                self._clean(left)
-        self._ended(worker)
+        if job is not None:
+            self._previews.pop(job.id, None)
+            self._library.refresh()
+            self._sweep(job)
+            if job.id in self._library.by_job():
+                self._queue.finish(job.id, job.id, {})
+            else:
+                left = self._queue.worker_died(job.id, how)
+                if left.state != "queued":
+                    self._clean(left)
+            self._ended(worker)
+        self._worker = None
+        self._deaths += 1
 
     def _sweep(self, job: Job) -> None:
         """Removes the files that a killed worker was just writing."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.app_parts import MODEL, studio
-from tests.faults import cancel_jobs, crowded_studio, kill_studio, kill_worker, long_queue, round_trip
+from tests.faults import cancel_jobs, crowded_studio, fill_disk, kill_studio, kill_worker, long_queue, round_trip
 
 
 @pytest.mark.slow
@@ -47,3 +47,13 @@ def test_a_crowded_studio_answers_and_comes_back_from_its_sidecars(tmp_path: Pat
 def test_clips_come_back_bit_for_bit_and_join_without_a_click(tmp_path: Path) -> None:
     toll = round_trip.campaign(tmp_path, MODEL, clips=1, again=1, frames=9, steps=2, seed=3)
     assert toll.faults == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_no_clip_and_no_job(tmp_path: Path) -> None:
+    try:
+        toll = fill_disk.campaign(tmp_path, points=3)
+    except fill_disk.NoDisk as error:
+        pytest.skip(str(error))
+    assert toll.faults == []
+    assert sum(toll.ended.values()) == 3

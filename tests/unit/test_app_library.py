@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from app.making import file_name, publish
 from app.order import Order
 from app.paths import StudioPaths
 from app.spec import JobSpec
-from app.store import Store, open_store
+from app.store import Store, StoreStuck, open_store
 from app.uploads import Uploads, pack_picture, unpack_picture
 from engine.errors import MediaError
 from engine.media import Clip as MediaClip
@@ -134,6 +134,49 @@ def test_delete_undo_and_purge(library: Library, paths: StudioPaths) -> None:
     assert list(paths.trash.iterdir()) == []
     with pytest.raises(NotFound):
         library.undo_delete(ids(1), None)
+
+
+def test_files_and_list_agree_when_the_database_cannot_be_written(
+    library: Library, store: Store, paths: StudioPaths
+) -> None:
+    made(paths, ids(1))
+    library.add_published(ids(1))
+    place = library.path(library.get(ids(1)))
+
+    def refused(deed: Callable[[], object]) -> None:
+        store._connection.execute("PRAGMA query_only=1")
+        try:
+            with pytest.raises(StoreStuck):
+                deed()
+        finally:
+            store._connection.execute("PRAGMA query_only=0")
+
+    sidecar = place.with_suffix(".json").read_bytes()
+    refused(lambda: library.favourite(ids(1), None))
+    assert place.with_suffix(".json").read_bytes() == sidecar
+    assert not library.get(ids(1)).favourite
+    refused(lambda: library.delete(ids(1), None))
+    assert library.path(library.get(ids(1))) == place
+    assert place.is_file()
+    assert place.with_suffix(".json").is_file()
+    in_trash = library.path(library.delete(ids(1), None))
+    refused(lambda: library.undo_delete(ids(1), None))
+    assert in_trash.is_file()
+    assert in_trash.with_suffix(".json").is_file()
+    assert library.path(library.undo_delete(ids(1), None)) == place
+    assert place.is_file()
+
+
+def test_a_transaction_that_the_disk_refuses_leaves_the_store_usable(store: Store) -> None:
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count={pages}")
+    for _ in range(3):
+        with pytest.raises(StoreStuck, match="is full"), store.writing() as connection:
+            connection.execute("INSERT INTO facts VALUES ('x', ?)", ("x" * 1_000_000,))
+    store._connection.execute("PRAGMA max_page_count=100000")
+    with store.writing() as connection:
+        connection.execute("INSERT INTO facts VALUES ('x', 'y')")
+    assert store.row("SELECT value FROM facts WHERE name = 'x'")["value"] == "y"  # type: ignore[index]
 
 
 def test_a_lost_database_is_made_again_from_the_sidecars(library: Library, store: Store, paths: StudioPaths) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +28,7 @@ from app.making import continued
 from app.preview import Budget
 from app.server import make_server
 from app.spec import Given, JobSpec
+from app.store import StoreStuck
 from engine.errors import CheckpointError, MediaError, RequestError
 from engine.lora.fit import folder_shapes
 from engine.media import Clip as MediaClip
@@ -294,6 +297,31 @@ def test_who_sees_that_a_job_has_ended_finds_no_preview_of_it(
             told = {"say": ending, "job": job.id, "clip": job.id, "measured": {}, "reason": "x"}
             supervisor._hear(worker, told)
         assert found == [None]
+
+
+@pytest.mark.parametrize("ending", ["finish", "worker_died"])
+def test_how_a_job_ended_is_written_down_when_there_is_room_again(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with studio(tmp_path, work=True) as core:
+        tries, told = [], getattr(core.queue, ending)
+
+        def full(*given: object) -> object:
+            tries.append(given)
+            if len(tries) < 3:
+                raise StoreStuck("the disk is full")
+            return told(*given)
+
+        monkeypatch.setattr(core.queue, ending, full)
+        job = core.submit(small(steps=60 if ending == "worker_died" else 2), OWNER)[0]
+        if ending == "worker_died":
+            while core.queue.get(job.id).stage != "denoise":
+                time.sleep(0.01)
+            os.kill(core.supervisor.status().pid or 0, signal.SIGKILL)
+        assert wait(core, job).state == "done"
+        assert len(tries) == 3
+        assert core.queue.get(job.id).attempts == (2 if ending == "worker_died" else 1)
+        assert core.supervisor.status().deaths == (1 if ending == "worker_died" else 0)
 
 
 def test_pausing_a_job_and_the_queue(core: Core) -> None:
