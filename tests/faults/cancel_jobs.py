@@ -1,8 +1,11 @@
 """Cancels jobs at random moments, from waiting to writing.
 
     python tests/faults/cancel_jobs.py --cancels 50
+    python tests/faults/cancel_jobs.py --cancels 50 --model assets/models/demo --late
 
 Each must stop within a step, leave nothing on the disk, and not touch the job after it. Exits with 1 if one does not.
+Another model than the tests' makes clips of its own size and length. With --late, which wants a quiet machine, a job
+that is cancelled while it denoises and ends later than one of its steps, and 50 ms for the messages, is a fault, too.
 """
 
 from __future__ import annotations
@@ -13,13 +16,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.core import Core
+from app.jobs import Job
+from app.spec import JobSpec
+from engine.profile import read_profile, read_rules
 from tests.app_parts import MODEL, OWNER, digest, small, stray_files, studio, wait
 
 STEPS = 40
+MESSAGES = 0.05  # seconds: to the worker and back, through the queue on the disk
 
 
 @dataclass
@@ -34,23 +41,46 @@ class Toll:
 
     def __str__(self) -> str:
         stages = ", ".join(f"{count} {stage}" for stage, count in sorted(self.stages.items()))
-        slowest, in_steps = max(self.seconds, default=0.0), max(self.in_steps, default=0.0)
+        slowest, in_steps = max(self.seconds, default=0.0), sorted(self.in_steps)
         return (
-            f"{len(self.seconds)} cancels ({stages}): slowest {slowest * 1000:.0f} ms, during steps at most "
-            f"{in_steps:.1f} steps; {self.too_late} came too late; {len(self.faults)} faults"
+            f"{len(self.seconds)} cancels ({stages}): slowest {slowest * 1000:.0f} ms, during steps "
+            f"{_middle(in_steps):.2f} steps in the middle and at most {max(in_steps, default=0.0):.2f}; "
+            f"{self.too_late} came too late; {len(self.faults)} faults"
         )
 
 
-def campaign(folder: Path, cancels: int, seed: int, model: Path = MODEL) -> Toll:
-    dice, toll = random.Random(seed), Toll()
+def _middle(values: list[float]) -> float:
+    return values[len(values) // 2] if values else 0.0
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What is queued: a short job whose clip is known, and a long one to cancel."""
+
+    short: JobSpec
+    long: JobSpec
+
+    @classmethod
+    def of(cls, model: Path) -> Jobs:
+        if model == MODEL:
+            return cls(small(), small("to be cancelled", steps=STEPS))
+        profile, rules = read_profile(model), read_rules(model)
+        width, height = profile.sizes[0]
+        whole = small(width=width, height=height, frames=profile.frames, guidance=profile.guidance)
+        short = replace(whole, width=rules.multiple, height=rules.multiple, frames=rules.stride + 1)
+        return cls(short, replace(whole, prompt="to be cancelled", steps=STEPS))
+
+
+def campaign(folder: Path, cancels: int, seed: int, model: Path = MODEL, late: bool = False) -> Toll:
+    """Cancels that many jobs, each with another behind it; `late`: also judge how long it took."""
+    dice, toll, jobs = random.Random(seed), Toll(), Jobs.of(model)
     with studio(folder, work=True, model=str(model)) as core:
-        whole = wait(core, core.submit(small(), OWNER)[0])
-        reference = digest(core.library.path(core.library.get(whole.result or "")))
+        reference = _digest(core, wait(core, core.submit(jobs.short, OWNER)[0]))
         began = time.monotonic()
-        wait(core, core.submit(small("a long one", steps=STEPS), OWNER)[0])
+        wait(core, core.submit(jobs.long, OWNER)[0])
         span = time.monotonic() - began
         for _ in range(cancels):
-            _one(core, toll, dice.uniform(0, span), reference)
+            _one(core, toll, dice.uniform(0, span), jobs, reference, late)
         toll.faults += [f"left over: {name}" for name in stray_files(folder)]
         alive = core.supervisor.status()
         if alive.deaths:
@@ -58,10 +88,15 @@ def campaign(folder: Path, cancels: int, seed: int, model: Path = MODEL) -> Toll
     return toll
 
 
-def _one(core: Core, toll: Toll, moment: float, reference: str) -> None:
+def _digest(core: Core, job: Job) -> str:
+    assert job.state == "done", f"the first job is {job.state}: {job.reason}"
+    return digest(core.library.path(core.library.get(job.result or "")))
+
+
+def _one(core: Core, toll: Toll, moment: float, jobs: Jobs, reference: str, late: bool) -> None:
     before = {p for p in core.paths.root.rglob("*") if p.suffix in (".mp4", ".json", ".safetensors", ".webp")}
-    job = core.submit(small("to be cancelled", steps=STEPS), OWNER)[0]
-    after = core.submit(small(), OWNER)[0]
+    job = core.submit(jobs.long, OWNER)[0]
+    after = core.submit(jobs.short, OWNER)[0]
     time.sleep(moment)
     stage = core.queue.get(job.id).stage or core.queue.get(job.id).state
     begun = time.monotonic()
@@ -74,14 +109,17 @@ def _one(core: Core, toll: Toll, moment: float, reference: str) -> None:
         toll.stages[stage] += 1
         toll.seconds.append(took)
         if stage == "denoise":
-            toll.in_steps.append(took / max(1e-3, _pace(core)))
+            pace = max(1e-3, _pace(core))
+            toll.in_steps.append(took / pace)
+            if late and took > pace + MESSAGES:
+                toll.faults.append(f"a cancel took {took:.3f} s; a step takes {pace:.3f} s")
         left = {p for p in core.paths.root.rglob(f"*{job.id[:8]}*")} - before
         if left:
             toll.faults.append(f"a cancelled job left {sorted(p.name for p in left)}")
     following = wait(core, after)
     if following.state != "done":
         toll.faults.append(f"the next job is {following.state}: {following.reason}")
-    elif digest(core.library.path(core.library.get(following.result or ""))) != reference:
+    elif _digest(core, following) != reference:
         toll.faults.append("the next job's clip differs")
 
 
@@ -98,9 +136,10 @@ def main() -> int:
     p.add_argument("--cancels", type=int, default=50)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--model", type=Path, default=MODEL)
+    p.add_argument("--late", action="store_true", help="judge how long it took, too: on a quiet machine")
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-cancels-") as folder:
-        toll = campaign(Path(folder), args.cancels, args.seed, args.model)
+        toll = campaign(Path(folder), args.cancels, args.seed, args.model, args.late)
     print(toll)
     for fault in toll.faults:
         print("FAULT", fault)
