@@ -27,6 +27,7 @@ COMMANDS = {
     "enhance": ("prompt_enhancer.cli", "enhancer", "here", "turn an idea into a prompt, on this machine"),
     "models": ("engine.downloads.cli", None, "here", "fetch, verify, move and remove models"),
     "doctor": ("engine.doctor", None, "here", "say what this machine can do and what is wrong (--json)"),
+    "bench": ("tests.bench", None, "root", "measure this machine: every way to run, kernels, plans"),
     "test": ("pytest", "test studio enhancer", "root", "run all tests; takes pytest's own arguments"),
     "setup": (None, "enhancer", "root", "check the environment and repair or rebuild it"),
     "update": ("bootstrap.update", None, "here", "change to another version (an archive), or back to the one before"),

@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,6 +126,40 @@ def measure(plan: Plan, sizes: ModelSizes, work: Work, steps: int, small: bool) 
     }
 
 
+def by_caps(
+    caps: list[float], device: torch.device, sizes: ModelSizes, work: Work, steps: int, small: bool
+) -> list[dict[str, Any]]:
+    """The planner's own plan for each size of card, GB; `measure`'s rows with their "cap"."""
+    rows = []
+    for cap in caps:
+        machine = detect(str(device), int(cap * GIB))
+        plan = make_plan(machine, sizes, work, device=str(device))
+        if device.type == "cuda":
+            share = min(1.0, cap * GIB / torch.cuda.get_device_properties(device).total_memory)
+            torch.cuda.set_per_process_memory_fraction(share, device)
+        rows.append({"cap": cap} | measure(plan, sizes, work, steps, small))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows
+
+
+def by_ways(device: torch.device, sizes: ModelSizes, work: Work, steps: int, small: bool) -> list[dict[str, Any]]:
+    """Every way to hold the weights, whatever the planner would say; `measure`'s rows with their "way"."""
+    plan = make_plan(detect(str(device)), sizes, work, device=str(device))
+    layers = sizes.layers
+    held = replace(plan, weights=plan.dtype, residents=layers, ring=0, pinned=0, pageable=0, mapped=0)
+    streamed = replace(held, experts="swap", residents=0, ring=2, pageable=layers)
+    ways = {
+        "all on the device": replace(held, experts="device"),
+        "half streams": replace(streamed, residents=layers // 2, pageable=layers - layers // 2),
+        "all streams": streamed,
+        "all streams, ring of one": replace(streamed, ring=1),
+        "all streams, one branch at a time": replace(streamed, at_once=1),
+        "all streams in 8 bits": replace(streamed, weights="int8"),
+    }
+    return [{"way": name} | measure(one, sizes, work, steps, small) for name, one in ways.items()]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.step", description=__doc__.split("\n")[0])
     parser.add_argument("--caps", type=float, nargs="+", default=[80, 48, 24, 16, 12, 8], help="GB of the device")
@@ -140,16 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(args.device)
     sizes = small_sizes() if args.small else RELEASED
     work = Work(*parse_size(args.size), args.frames, passes=args.passes)
-    rows = []
-    for cap in args.caps:
-        machine = detect(str(device), int(cap * GIB))
-        plan = make_plan(machine, sizes, work, device=str(device))
-        if device.type == "cuda":
-            share = min(1.0, cap * GIB / torch.cuda.get_device_properties(device).total_memory)
-            torch.cuda.set_per_process_memory_fraction(share, device)
-        rows.append({"cap": cap} | measure(plan, sizes, work, args.steps, args.small))
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    rows = by_caps(args.caps, device, sizes, work, args.steps, args.small)
     if args.json:
         print(json.dumps(rows))
         return 0
