@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from engine import MovaPipeline
+from engine.errors import RequestError
+from engine.memory.eight_bit import EightBitLinear, make_eight_bit
+from engine.memory.machine import GIB, Machine
+from engine.memory.sizes import read_sizes
+from engine.training import checkpoint
+from engine.training.lora.memory import account, load_of, start
+from engine.training.lora.run import LoraOrder, _alone, plan_training, train_lora
 from engine.training.lora.streamed import TwoWayStreamer, lean_blocks
 from engine.training.lora.task import Levels, LoraTask
 from tests.memory_parts import TINY, plan, storage
-from tests.unit.test_lora_training import SETTINGS, examples, objective_of
+from tests.unit.test_lora_training import (
+    SETTINGS,
+    _own_cache,
+    command,
+    environment,
+    examples,
+    home,
+    objective_of,
+    order,
+)
 
 STEPS = 6
+__all__ = ["_own_cache", "home"]  # fixtures
 
 
 def task_of(pipe: MovaPipeline, **changes: Any) -> LoraTask:
@@ -69,3 +89,109 @@ def test_bits_are_those_of_a_resident_base(resident: Any, waits: str, residents:
         found, learned = learn(task, autocast)
     assert found == losses
     assert all(torch.equal(a, b) for a, b in zip(learned, factors, strict=True))
+
+
+def test_eight_bits_are_those_of_a_resident_base_in_eight_bits() -> None:
+    plain = MovaPipeline.from_pretrained(TINY)
+    for expert in (plain.high_noise, plain.low_noise):
+        make_eight_bit(expert.blocks, "int8")
+        for layer in expert.modules():
+            if isinstance(layer, EightBitLinear) and not layer.packed:
+                layer.pack_now()
+    losses, factors = learn(task_of(plain), None)
+    pipe = MovaPipeline.from_pretrained(TINY, plan=plan(weights="int8", **storage("pageable", 1)))
+    with streaming(pipe, to_host=True):
+        found, learned = learn(task_of(pipe), None)
+    assert found == losses
+    assert all(torch.equal(a, b) for a, b in zip(learned, factors, strict=True))
+
+
+@pytest.mark.parametrize("residents", [0, 2])
+def test_a_step_streams_every_other_block_twice_and_nothing_back(residents: int) -> None:
+    pipe = MovaPipeline.from_pretrained(TINY, plan=plan(**storage("pageable", residents)))
+    task = task_of(pipe, keep=0.0)
+    waiting = 4 - residents
+    with streaming(pipe) as streamer:
+        steps = [s for s in range(20) if task.expert_at(s) == "high"][:3]
+        for step in steps:
+            loss, _ = task.objective(**task.batch(step, 0, 1))
+            loss.backward()
+        slabs = sum(streamer._size(0, i) for i in streamer.order)
+        passes = streamer.counters.steps
+        assert len(passes) == 2 * len(steps)
+        assert all((p.blocks, p.streamed) == (waiting, slabs) for p in passes)
+        assert all(p.prefetched == waiting for p in passes[1:])
+        assert streamer.counters.copied_back == 0
+    assert streamer.counters.device == 0
+    # Where the direction turns, the two blocks that lie in the slots are used again without a copy.
+    sizes = [streamer._size(0, i) for i in streamer.order]
+    count = len(steps)
+    assert streamer.counters.copied == slabs + count * sum(sizes[:-2]) + (count - 1) * sum(sizes[2:])
+
+
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    task = task_of(MovaPipeline.from_pretrained(TINY))
+    batch = task.batch(0, 0, 1)
+    sums = []
+    for parts in (1, 2, 4):
+        task.objective.zero_grad(set_to_none=True)
+        losses = []
+        for part in task.split(batch, parts):
+            loss, _ = task.objective(**part)
+            loss.backward()
+            losses.append(loss.detach())
+        assert len(losses) == parts
+        gradients = {n: p.grad for n, p in task.objective.named_parameters() if p.grad is not None}
+        sums.append((torch.stack(losses).sum(), gradients))
+    for loss, gradients in sums[1:]:
+        torch.testing.assert_close(loss, sums[0][0], rtol=1e-5, atol=1e-6)
+        assert gradients.keys() == sums[0][1].keys()
+        for name, value in gradients.items():
+            torch.testing.assert_close(value, sums[0][1][name], rtol=1e-5, atol=1e-5)
+
+
+def small_plan(order_: LoraOrder) -> float:
+    """GB with which nothing but blocks from the model's files fits."""
+    profile, sizes = (64, 64, 9, 24.0), read_sizes(order_.model)
+    load = load_of(order_.model, sizes, profile, order_.settings, 1, True)
+    machine = Machine("cpu", "x", *[64 * GIB] * 4, 0)
+    ways = [start("cpu", "float32", "float32", e, 1) for e in ("host", "device")]
+    mapped, device = (account(machine, sizes, load, w, mapped=w is ways[0]).base for w in ways)
+    assert mapped.vram + mapped.ram < device.vram + device.ram
+    return (mapped.vram + mapped.ram + device.vram + device.ram) / 2 / GIB
+
+
+def test_a_whole_training_streams_where_memory_is_short(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Samples in between, a stop and a resume; the checkpoint is that of a training with everything in place."""
+    monkeypatch.setattr("engine.training.lora.run.cache_folder", lambda: home / "cache")
+    changes: dict[str, Any] = {"accumulate": 1, "frozen": "exact", "sample_every": 6, "steps": 8}
+    plain, lean = order(home, "stands", **changes), order(home, "streams", **changes)
+    lean = replace(lean, memory=small_plan(lean))
+    way = plan_training(lean, torch.device("cpu"))
+    assert way is not None
+    assert (way.base.experts, way.base.mapped, way.base.fits) == ("host", 4, True)
+    assert "stream from its files" in way.why
+    assert train_lora(plain) is not None
+    assert train_lora(lean, until=3) is None
+    assert train_lora(lean) is not None
+    a, b = (checkpoint.read(o.folder / "checkpoint.pt") for o in (plain, lean))
+    for part in ("model", "average"):
+        assert all(torch.equal(v, b[part][n]) for n, v in a[part].items())
+    samples = [(o.folder / "samples" / "step-000006-1.mp4").read_bytes() for o in (plain, lean)]
+    assert len(samples[0]) > 1000
+    assert samples[0] == samples[1]
+
+
+def test_one_folder_takes_one_training_at_a_time(home: Path) -> None:
+    folder = order(home, "taken").folder
+    with _alone(folder):
+        words = [sys.executable, *command(home, "taken", "--steps", "2")]
+        second = subprocess.run(words, env=environment(home), capture_output=True, text=True, check=False)
+        assert second.returncode != 0
+        assert "is in use" in second.stderr
+        with pytest.raises(RequestError, match="in use"), _alone(folder):
+            raise AssertionError
+    with _alone(folder):
+        pass

@@ -197,9 +197,9 @@ def plan_training(order: LoraOrder, device: torch.device, world: int = 1) -> Tra
     if device.type not in ("cpu", "cuda"):
         return None
     settings, run = order.settings, order.folder / RUN
-    known = json.loads(run.read_text(encoding="utf-8")).get("memory") if run.is_file() else None
-    if known is not None:
-        settings = replace(settings, **known)
+    if run.is_file():
+        known = json.loads(run.read_text(encoding="utf-8"))
+        settings = replace(settings, **known.get("memory", {"frozen": "exact", "accumulate": 1}))
     profile, sizes = read_profile(order.model), read_sizes(order.model)
     width, height = order.size or profile.sizes[0]
     load = load_of(
