@@ -136,7 +136,7 @@ class Maker:
         from engine.texts import TextCache
 
         stamp = (order.model / "model_index.json").stat().st_mtime if order.model.is_dir() else 0.0
-        plan = plan_clip(order.model, _work(order.spec), order.device, order.precision)
+        plan = plan_clip(order.model, _work(order.spec), order.device, order.precision, order.memory)
         wanted = (order.model, layout(plan), stamp)
         if self._pipe is None or self._loaded != wanted:
             self._pipe = self._loaded = None  # the old model goes before the new one comes

@@ -18,6 +18,7 @@ class Order:
         job, owner, spec, created: of the job. data: the studio's data folder. model: the model's folder.
         image, last_image: files of the pictures. source: the mp4 of the clip to extend or to keep a side of;
         source_latents: its latents, where they were kept. loras: the folder of the LoRAs; None is the usual one.
+        memory: as in the settings.
     """
 
     job: str
@@ -33,6 +34,7 @@ class Order:
     source: Path | None = None
     source_latents: Path | None = None
     loras: Path | None = None
+    memory: str = "auto"
 
     def to_message(self) -> dict[str, Any]:
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}

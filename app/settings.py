@@ -24,7 +24,8 @@ class Settings(BaseModel):
     Attributes:
         language: "auto" follows the browser. theme: "dark", "light" or "auto".
         model: name or folder of the model for new jobs; "" is the bundled one. lora_folder: "" is the usual one.
-        device, precision: as in `engine.device`.
+        device, precision: as in `engine.device`. memory: what a model may take of the card, in GB; "auto" is all that
+            is free, "cpu" leaves the card out.
         idle_minutes: after that long without work the worker ends and its memory is free; 0 keeps it.
         keep_latents: keep each clip's latents, so that "sound again" loses nothing (about 10 MB for 8 s at 360p).
         notify: "off", "sound" or "message" when a clip is done.
@@ -41,6 +42,7 @@ class Settings(BaseModel):
     lora_folder: str = ""
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    memory: Literal["auto", "8", "12", "16", "24", "48", "cpu"] = "auto"
     idle_minutes: float = Field(default=10.0, ge=0, le=10_000)
     keep_latents: bool = True
     notify: Literal["off", "sound", "message"] = "off"

@@ -332,6 +332,7 @@ class Supervisor:
             source=clip_path,
             source_latents=latents,
             loras=Path(settings.lora_folder) if settings.lora_folder else None,
+            memory=settings.memory,
         )
 
     def _look_at_clock(self) -> None:

@@ -429,6 +429,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "The model's memory is free; the next clip loads it again.",
         "模型内存已释放，下个片段会重新加载。",
     ),
+    "memory": ("Memory of the card", "显存"),
+    "memory_info": (
+        "What a model may take of it. Less leaves room for games and other programs, and is slower.",
+        "模型可使用的显存。较少可为游戏等程序留出空间，但会变慢。",
+    ),
+    "memory_auto": ("all that is free", "全部空闲显存"),
+    "memory_cpu": ("none: the processor alone", "不用显卡，仅用处理器"),
+    "plan_ask": ("What that means here", "这意味着什么"),
+    "plan_busy": ("Planning… this takes some seconds.", "规划中……需要几秒。"),
     "idle_minutes": ("Free the memory after, minutes", "多少分钟后释放内存"),
     "idle_info": (
         "Without work for that long, the model leaves memory. 0 keeps it there.",

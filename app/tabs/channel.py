@@ -11,6 +11,7 @@ import gradio as gr
 
 from app.core import Core
 from app.guard import Visitor
+from app.planned import plan_in_words
 from app.sessions import Sessions
 from app.suggest import models
 from app.tabs.loras import LoraList
@@ -19,6 +20,7 @@ from app.tabs.parts import Answer, answered
 from app.view import clips_view, job_view, studio_view
 from app.words import say
 from engine.errors import RequestError
+from engine.folders import find_model
 
 MAX_WINDOW = 400
 DOCTOR_SECONDS = 120.0
@@ -46,6 +48,11 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
         visitor.require_owner()
         return {"text": doctor_report()}
 
+    def plan(data: Any, visitor: Visitor, language: str) -> Answer:
+        visitor.require_owner()
+        now = core.settings.current
+        return plan_in_words(find_model(core.model_name()), now.memory, now.device, now.precision)
+
     def writers(data: Any, visitor: Visitor, language: str) -> Answer:
         return models(visitor.guest)
 
@@ -59,7 +66,8 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
     def shelf(data: Any, visitor: Visitor, language: str) -> Answer:
         return on_disk.answer(data, visitor, language)
 
-    functions = [answered(run, run.__name__) for run in (look, act, clips, log, doctor, writers, loras, shelf)]
+    asked = (look, act, clips, log, doctor, plan, writers, loras, shelf)
+    functions = [answered(run, run.__name__) for run in asked]
     return gr.HTML(
         html_template="<div></div>",
         js_on_load="studio.connect(element, server, trigger); /* sends 'fill', 'price' */",

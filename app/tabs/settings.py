@@ -19,6 +19,7 @@ from app.tabs.parts import Answer, part
 from app.words import language_of, say
 from engine.errors import MovaError
 
+CARD_SIZES = ("8", "12", "16", "24", "48")
 LANGUAGE_NAMES = (("English", "en"), ("简体中文", "zh"))
 
 
@@ -63,6 +64,7 @@ def _model_section(words: gr.I18n, core: Core, answer: gr.HTML) -> dict[str, Com
         _heading(words, "section_model")
         fields: dict[str, Component] = {
             "model": gr.Dropdown([], label=words("model"), info=words("model_info"), elem_id="model"),
+            "memory": _memory(words),
             "idle_minutes": _number(words, "idle_minutes", 0, 10_000, info=words("idle_info")),
             "keep_latents": gr.Checkbox(label=words("keep_latents"), info=words("keep_latents_info")),
         }
@@ -101,6 +103,14 @@ def _heading(words: gr.I18n, key: str) -> None:
     gr.Markdown(words(key), elem_classes="heading")
 
 
+def _memory(words: gr.I18n) -> gr.Dropdown:
+    sizes = [(f"{size} GB", size) for size in CARD_SIZES]
+    choices: list[Any] = [(words("memory_auto"), "auto"), *sizes, (words("memory_cpu"), "cpu")]
+    field = gr.Dropdown(choices, value="auto", label=words("memory"), info=words("memory_info"), elem_id="memory")
+    part("plan")
+    return field
+
+
 def _number(words: gr.I18n, name: str, low: int, high: int, **more: Any) -> gr.Number:
     return gr.Number(label=words(name), minimum=low, maximum=high, precision=0, **more)
 
@@ -129,7 +139,9 @@ def _save_on_change(core: Core, name: str, field: Any, answer: gr.HTML) -> None:
         chosen = {name: value} if name in ("language", "theme") else {"reload": True} if name == "model" else None
         return {"say": say(language_of(request), "saved"), **({"chosen": chosen} if chosen else {})}
 
-    field.input(save, field, answer, trigger_mode="always_last", **QUIET)
+    saved = field.input(save, field, answer, trigger_mode="always_last", **QUIET)
+    if name == "memory":
+        saved.then(None, js="() => { document.dispatchEvent(new Event('studio:memory')); }", **QUIET)
 
 
 def _freeing(core: Core) -> Callable[[gr.Request], Answer]:

@@ -88,6 +88,24 @@
     root.append(h("div.reportbar", {}, look, button("copy", t("copy"), () => copy(text.textContent))), text);
   });
 
+  // ---- the memory setting, in the planner's words
+
+  studio.part("plan", (root) => {
+    const text = h("p.hint.planned", { role: "status", hidden: true });
+    let number = 0;
+    const look = button("doctor", t("plan_ask"), plan);
+    async function plan() {
+      const mine = ++number;
+      text.hidden = false;
+      text.textContent = t("plan_busy");
+      const answer = await ask("plan");
+      if (mine !== number) return; // the setting was changed in the meantime
+      text.textContent = answer ? [answer.why, answer.advice].filter(Boolean).join("; ") + "." : "";
+    }
+    document.addEventListener("studio:memory", plan);
+    root.append(look, text);
+  });
+
   studio.part("log", (root) => {
     const text = h("pre.report.log", { tabindex: "0", role: "region", "aria-label": t("log") });
     const search = h("input", { type: "search", placeholder: t("log_search"), "aria-label": t("log_search"), oninput: () => draw() });

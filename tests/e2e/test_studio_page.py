@@ -20,6 +20,7 @@ from tests.e2e.page_parts import (
     number,
     picture,
     ready,
+    small_model,
     tab,
     tile_count,
     wait_for_clip,
@@ -66,8 +67,6 @@ def test_the_frame_is_what_the_model_sees(page: Any, tmp_path: Path) -> None:
 
 
 def test_the_form_survives_reload_and_restart(browser: Any, tmp_path_factory: Any) -> None:
-    from tests.e2e.page_parts import small_model
-
     folder = tmp_path_factory.mktemp("draft")
     studio = RunningStudio(folder / "data", small_model(folder))
     studio.start()
@@ -227,6 +226,30 @@ def test_settings_doctor_and_log(page: Any, studio: RunningStudio) -> None:
     page.wait_for_function(
         "() => [...document.querySelectorAll('.report.log span')].every((s) => /worker/i.test(s.textContent))"
     )
+
+
+def test_the_memory_setting_is_explained_kept_and_used(browser: Any, tmp_path_factory: Any) -> None:
+    from app.settings import SettingsFile
+
+    folder = tmp_path_factory.mktemp("memory")
+    studio = RunningStudio(folder / "data", small_model(folder))
+    studio.start()
+    context = browser.new_context(locale="en-US")
+    page = studio.open(context)
+    tab(page, "settings")
+    page.wait_for_function("() => document.querySelector('#memory input').value === 'all that is free'")
+    page.click("#memory input")
+    page.click("[role=option]:has-text('none: the processor alone')", timeout=20_000)
+    page.wait_for_function("() => /main memory/.test(document.querySelector('.planned').textContent)")
+    assert SettingsFile(folder / "data" / "settings.json").current.memory == "cpu"
+    page.reload()
+    ready(page)
+    tab(page, "settings")
+    page.wait_for_function("() => document.querySelector('#memory input').value === 'none: the processor alone'")
+    tab(page, "create")
+    make_clip(page, "made by the processor", seconds=0.5, steps=2)
+    context.close()
+    studio.stop()
 
 
 def test_language_and_look_can_be_changed(browser: Any, studio: RunningStudio) -> None:
