@@ -100,17 +100,20 @@ class Previewer:
 
     def _picture(self, latents: torch.Tensor) -> bytes:
         """The middle latent frame (1, C, F, H, W) as a WebP."""
+        from engine.colours import colours_of
         from engine.decode import decode_video
 
+        vae = self._pipe.video_vae
         frame = latents[:, :, latents.shape[2] // 2]
+        if vae.device.type != self._pipe.device.type:
+            # The VAE waits in main memory while the card computes: on the processor it would take seconds.
+            return _webp(colours_of(vae, frame)[0])
         height, width = frame.shape[2:]
         shrink = min(1.0, (LATENT_AREA / (height * width)) ** 0.5)
         if shrink < 1.0:
             size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
             frame = torch.nn.functional.interpolate(frame, size, mode="area")
-        picture = decode_video(self._pipe.video_vae, frame[:, :, None])[0, :, 0]  # (3, h, w) in [-1, 1]
-        values = ((picture + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-        return thumbnail(values, SIDE, kind="WEBP", quality=75)
+        return _webp(decode_video(vae, frame[:, :, None])[0, :, 0])
 
     def _envelope(self, latents: torch.Tensor) -> list[float]:
         """Loudness over time, 0 to 1: -60 dBFS and less to full scale."""
@@ -120,3 +123,9 @@ class Previewer:
         edges = np.linspace(0, len(wave), BINS + 1).astype(int)
         level = [np.sqrt(np.mean(wave[a : max(b, a + 1)] ** 2)) for a, b in itertools.pairwise(edges)]
         return [float(v) for v in np.clip(1 + 20 * np.log10(np.maximum(level, 1e-6)) / 60, 0.0, 1.0)]
+
+
+def _webp(picture: torch.Tensor) -> bytes:
+    """(3, h, w) in [-1, 1], at most `SIDE` wide and high."""
+    values = ((picture + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return thumbnail(values, SIDE, kind="WEBP", quality=75)
