@@ -7,7 +7,6 @@ device) under a meter, at the sizes of the clips. The rest is counted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from engine.attention import use_products
+from engine.attention import use_attention, use_products
 from engine.lora.keys import PART_FOLDERS
 from engine.memory.machine import GIB, Machine
 from engine.memory.meter import Meter
@@ -263,10 +262,15 @@ def graph_bytes(
     )  # fmt: skip
     factors = [p for p in block.parameters() if p.requires_grad]
     counts = torch.empty(text, device=meta)
-    with use_products(counts) if products else nullcontext(), Meter() as meter:
+    with use_products(counts) if products else use_attention(_fused), Meter() as meter:
         outputs = block(*states, *rest, *tables, 1.0, 1.0)
         torch.autograd.grad(outputs, [*states, *factors], [torch.empty_like(o) for o in outputs])
     return meter.peak
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Keeps what fused attention keeps (all three and its result), never a matrix of all pairs; not its values."""
+    return query * (key * value).mean(1, keepdim=True)
 
 
 def _bare_block(folder: Path, rank: int) -> tuple[JointBlock, tuple[int, int], tuple[int, int, int]]:
