@@ -202,6 +202,7 @@ class DemoRun:
             configs["audio"],
             configs["bridge"],
             self.recipe.text_config,
+            self.recipe.shun_padding,
             latent_fps=self.recipe.clip.fps / self.recipe.towers_steps.stride,
             audio_weight=self.recipe.audio_weight,
         )

@@ -52,6 +52,7 @@ class Recipe:
     towers_steps: TowersRecipe
     tower_configs: dict[str, Config]
     audio_weight: float
+    shun_padding: float
     studio: ModelProfile
     text: str = field(repr=False)  # the file itself, which is shipped beside the weights
 
@@ -94,6 +95,7 @@ def _recipe(raw: Config, text: str) -> Recipe:
         towers_steps=_towers_recipe(towers),
         tower_configs={name: towers[name] for name in ("video", "audio", "bridge")},
         audio_weight=float(towers["audio_weight"]),
+        shun_padding=float(towers.get("shun_padding", 0.0)),
         studio=ModelProfile.model_validate(raw["studio"]),
         text=text,
     )

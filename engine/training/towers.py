@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.models import AudioTower, Bridge, DualTower, VideoTower
 from engine.training.demo_world import ClipSpec, caption
-from engine.training.flow import HIGH, LOW, JointObjective, Networks, NoiseLevels, aim_bridge, open_gates
+from engine.training.flow import HIGH, LOW, JointObjective, Networks, NoiseLevels, aim_bridge, open_gates, shun_padding
 from engine.training.loop import Average, Figures, generator_at
 from engine.training.text import make_text_encoder, make_tokenizer, tokenize
 
@@ -92,13 +92,26 @@ class TowersRecipe:
 
 
 def make_objective(
-    video: dict[str, Any], audio: dict[str, Any], bridge: dict[str, Any], text: dict[str, Any], **how: Any
+    video: dict[str, Any],
+    audio: dict[str, Any],
+    bridge: dict[str, Any],
+    text: dict[str, Any],
+    shun: float = 0.0,
+    **how: Any,
 ) -> JointObjective:
-    """Fresh networks; the four configs as in the released folders, ``how`` goes to ``JointObjective``."""
+    """Fresh networks.
+
+    Args:
+        video, audio, bridge, text: configs as in the released folders.
+        shun: bias against padding of the text, see ``shun_padding``; 0 leaves it to chance.
+        how: goes to ``JointObjective``.
+    """
     networks = Networks(VideoTower(**video), VideoTower(**video), AudioTower(**audio), Bridge(**bridge))
     objective = JointObjective(networks, make_text_encoder(text), **how)
     open_gates(objective.low)
     aim_bridge(objective.low)
+    if shun:
+        shun_padding(objective.low, shun)
     networks.high.load_state_dict(networks.low.state_dict())
     return objective
 

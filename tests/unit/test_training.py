@@ -22,7 +22,7 @@ from engine.training.audio_vae import fold_scale, level_error, wave_error
 from engine.training.data import spec_at
 from engine.training.demo import STAGES, DemoRun
 from engine.training.demo_world import caption, parse_caption
-from engine.training.flow import NoiseLevels
+from engine.training.flow import NoiseLevels, joint_blocks
 from engine.training.latents import encode_conditions
 from engine.training.log import read_lines
 from engine.training.loop import Optimization, generator_at
@@ -236,6 +236,23 @@ def test_level_error_counts_powers_of_ten_loud_or_quiet() -> None:
     assert float(level_error(0.1 * loud, loud)) == pytest.approx(2.0, abs=0.2)  # a hundredth of the energy
     assert float(level_error(0.2 * 0.1 * loud, 0.2 * loud)) > 1.4
     assert level_error(torch.zeros_like(loud), 1e-5 * loud) < 0.01  # both are silence
+
+
+def test_words_are_not_lost_in_padding() -> None:
+    run = DemoRun(read_recipe(RECIPES / "demo.toml"), Path(), "cpu")
+    shares = {}
+    for bias in (0.0, 0.6):
+        objective = DemoRun(replace(run.recipe, shun_padding=bias), Path(), "cpu")._joint_objective()
+        ends, block = objective.low.video_ends, next(joint_blocks(objective.low))
+        words = torch.randn(1, 20, 64, generator=torch.Generator().manual_seed(1))
+        text = ends.text_embedding(torch.cat((words, torch.zeros(1, 492, 64)), 1))
+        assert block.video is not None
+        tokens = torch.randn(1, 50, 192, generator=torch.Generator().manual_seed(2))
+        q, k, _ = block.video.cross_attn.heads(tokens, text)
+        weights = torch.einsum("blhd,bshd->bhls", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
+        shares[bias] = float(weights[..., :20].sum(-1).mean().detach())
+    assert shares[0.0] < 0.1
+    assert shares[0.6] > 0.6
 
 
 def test_later_part_names_everything_and_hides_more_pictures() -> None:
