@@ -34,7 +34,8 @@ class Fault:
     """What happens to one request for bytes.
 
     Attributes:
-        kind: "cut" after `at` bytes; "silent" after `at` bytes; "slow"; "wrong" byte at `at`; "status" `status`;
+        kind: "cut" after `at` bytes; "silent" after `at` bytes; "slow", with `wait` s before each piece; "wrong" byte at `at`;
+            "status" `status`;
             "etag" another version tag; "circle" of redirects; "whole" file although a part was asked for; "other"
             part than the one asked for.
     """
@@ -43,6 +44,7 @@ class Fault:
     at: int = 0
     status: int = 0
     retry_after: str = ""
+    wait: float = 0.02
 
 
 @dataclass
@@ -232,8 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
             if kind == "wrong" and position <= start + at < position + len(piece):
                 spot = start + at - position
                 piece = piece[:spot] + bytes([piece[spot] ^ 1]) + piece[spot + 1 :]
-            if kind == "slow":
-                time.sleep(0.02)
+            if fault and kind == "slow":
+                time.sleep(fault.wait)
             self._write(piece)
             position += len(piece)
         if kind in ("cut", "silent"):

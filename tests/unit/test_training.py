@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,15 @@ from engine.training.towers import Later, TowersRecipe
 from engine.training.video_vae import decode_whole, encode_whole, make_video_vae
 
 RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums depend on how many threads share them; what is compared to the bit runs on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
