@@ -34,7 +34,8 @@ class Fault:
     """What happens to one request for bytes.
 
     Attributes:
-        kind: "cut" after `at` bytes; "silent" after `at` bytes; "slow", with `wait` s before each piece; "wrong" byte at `at`;
+        kind: "cut" after `at` bytes; "silent" after `at` bytes; "slow", with `wait` s before each piece;
+            "wrong" byte at `at`;
             "status" `status`;
             "etag" another version tag; "circle" of redirects; "whole" file although a part was asked for; "other"
             part than the one asked for.
