@@ -38,7 +38,7 @@ ENTRY = "launch.py"  # never absent, not even for a moment
 CHECK_SECONDS = 300
 # What must start in a new version before it takes over: module, arguments, exit codes that count as good.
 CHECKS = (
-    ("engine.cli", ("--help",), (0,)),
+    ("app.generate", ("--help",), (0,)),
     ("engine.doctor", ("--json",), (0, 1)),  # 1: it found something wrong with the machine, and could say so
     ("app.studio", ("--help",), (0,)),
 )

@@ -42,8 +42,8 @@ CLI = """
 import json, os, signal, sys, time
 import tinything, torch
 if sys.argv[1:] == ["sleep"]:
-    print("sleeping", flush=True)
     try:
+        print("sleeping", flush=True)
         time.sleep(30)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -84,8 +84,8 @@ class Project:
         shutil.copy(SOURCE / "launch.py", root)
         (root / "bootstrap" / "smoke.py").rename(root / "bootstrap" / "real_smoke.py")
         (root / "bootstrap" / "smoke.py").write_text(SMOKE)
-        (root / "engine").mkdir()
-        (root / "engine" / "cli.py").write_text(CLI)
+        (root / "app").mkdir()
+        (root / "app" / "generate.py").write_text(CLI)
         write_wheel(wheels, "tinything", "1.0", "VERSION = 1\ndef main():\n    print('tiny')\n", script="tiny")
         write_wheel(wheels, "tinything", "2.0", "VERSION = 2\ndef main():\n    print('tiny')\n", script="tiny")
         write_wheel(wheels, "torch", "2.13.0+cpu", "BUILD = 'cpu'\n")

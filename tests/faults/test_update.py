@@ -76,14 +76,14 @@ class Installed(Project):
     def version(self, number: str, tiny: str, cli: str = CLI, folder: Path | None = None) -> None:
         folder = folder or self.root
         (folder / "pyproject.toml").write_text(f'version = "{number}"\n')
-        (folder / "engine" / "cli.py").write_text(cli.replace("{version}", number))
+        (folder / "app" / "generate.py").write_text(cli.replace("{version}", number))
         lock = "# made by hand\n--only-binary :all:\ntorch==2.13.0\n"
         (folder / "requirements" / "base.txt").write_text(f"{lock}tinything=={tiny}\n")
 
     def archive(self, number: str, folder: Path | None = None) -> Path:
         folder = folder or self.root
         paths = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        ours = re.compile(r"(launch\.py|pyproject\.toml|bootstrap/|engine/|assets/|requirements/[a-z]+\.txt)")
+        ours = re.compile(r"(launch\.py|pyproject\.toml|bootstrap/|app/|assets/|requirements/[a-z]+\.txt)")
         return package.make(folder, self.archives, [p for p in paths if ours.match(p) and "__pycache__" not in p])
 
     def other(self, number: str, tiny: str = "1.0", cli: str = CLI) -> Path:
@@ -140,7 +140,7 @@ def test_update_and_back_again(installed: Installed) -> None:
 def test_version_that_does_not_start_is_refused(installed: Installed) -> None:
     done = installed.start("update", str(installed.other("3.0", cli="raise SystemExit('broken')")))
     assert done.returncode == 1
-    assert "engine.cli of the new version does not start" in done.stderr
+    assert "app.generate of the new version does not start" in done.stderr
     assert "broken" in done.stderr
     whole(installed)
 
@@ -197,7 +197,7 @@ def damaged(archive: Path, kind: str, target: Path) -> Path:
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as sink:
         for info in source.infolist():
             data = source.read(info)
-            if kind == "changed file" and info.filename.endswith("engine/cli.py"):
+            if kind == "changed file" and info.filename.endswith("app/generate.py"):
                 data += b"# one more line"
             if info.filename.endswith(package.RELEASE):
                 said = json.loads(data)
@@ -208,7 +208,7 @@ def damaged(archive: Path, kind: str, target: Path) -> Path:
                 if kind == "another program":
                     said["files"] = {"setup.exe": "0" * 64}
                 data = json.dumps(said).encode()
-            if kind == "file missing" and info.filename.endswith("engine/cli.py"):
+            if kind == "file missing" and info.filename.endswith("app/generate.py"):
                 continue
             sink.writestr(info.filename, data)
     return target
