@@ -1,15 +1,4 @@
-"""The queue: jobs that survive the tab, the process and the power. Durable in SQLite; live progress in memory.
-
-States and what leads from one to another:
-
-    queued --claim--> running --finish--> done
-      |  ^               |  `--fail-----> failed
-      |  `--go_on--------|--------------- (worker died: back to queued, at most twice)
-      pause -> paused    `--cancelled---> cancelled      (queued and paused jobs are cancelled at once)
-
-Every function takes the owner where a visitor asks: another's job looks like none (`NotFound`). `owner=None` is the
-studio itself and may do everything.
-"""
+"""What changes the queue: what visitors ask for, and what the supervisor does with it."""
 
 from __future__ import annotations
 
@@ -18,99 +7,24 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from app.errors import NotFound, QuotaReached, WrongState
+from app.jobs.job import ENDED, WAITING, Job, Progress, State
+from app.jobs.listing import JobListing, owned
 from app.paths import is_id
 from app.spec import MAX_VARIATIONS, SEED_CHOICES, JobSpec, draw_seed
 from app.store import Store
 from engine.errors import RequestError
 
-__all__ = ["ACTIVE", "ENDED", "Job", "JobQueue", "JobSpec", "Progress", "State"]
-
-State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
-STATES: tuple[str, ...] = get_args(State)
-ACTIVE = ("running", "queued", "paused")
-ENDED = ("done", "failed", "cancelled")
 MAX_ATTEMPTS = 3  # the first run and two more
 MAX_RESTARTS = 25  # a job that was running each time the whole studio went down is not started for ever
 Move = Literal["first", "up", "down", "last"]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a running job is doing.
-
-    Attributes:
-        stage: "loading", "text", "picture", "denoise", "decode", "write" or "stopping".
-        step, steps: done and in all; 0 of 0 outside "denoise".
-        eta: seconds until the clip is there, from steps measured on this machine; None while unknown.
-        since: time.time() when the stage began.
-    """
-
-    stage: str
-    step: int = 0
-    steps: int = 0
-    eta: float | None = None
-    since: float = field(default_factory=time.time)
-
-    @property
-    def share(self) -> float:
-        """How much of the whole is done, 0 to 1: the steps are taken as 90 % of the work."""
-        before = {"loading": 0.0, "text": 0.02, "picture": 0.03, "decode": 0.95, "write": 0.98}
-        if self.stage == "denoise" or (self.stage == "stopping" and self.steps):
-            return 0.05 + 0.9 * self.step / max(1, self.steps)
-        return before.get(self.stage, 0.0)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job as it is now.
-
-    Attributes:
-        id: 32 hex digits. owner: who asked. result: the clip's id once done (a clip may since be deleted).
-        state: one of `STATES`; reason: why it failed, was cancelled or runs again, in one sentence, else "".
-        progress: of a running job. cancelling: it will stop within a step.
-        attempts: how often it was started. position: 1 is the next to run; 0 when not waiting.
-        measured: seconds of each part ("load", "step", "decode", "write"), "peak_memory" in bytes, "device".
-        created, started, finished: seconds since the epoch.
-    """
-
-    id: str
-    spec: JobSpec
-    state: str
-    reason: str
-    owner: str
-    attempts: int
-    cancelling: bool
-    result: str | None
-    measured: dict[str, Any]
-    created: float
-    started: float | None
-    finished: float | None
-    progress: Progress | None = None
-    position: int = 0
-
-    @property
-    def stage(self) -> str:
-        return self.progress.stage if self.progress else ""
-
-    @property
-    def step(self) -> int:
-        return self.progress.step if self.progress else 0
-
-    @property
-    def steps(self) -> int:
-        return self.progress.steps if self.progress else (self.spec.steps or 0)
-
-    @property
-    def eta(self) -> float | None:
-        return self.progress.eta if self.progress else None
-
-
-class JobQueue:
+class JobQueue(JobListing):
     """The queue of one studio. Safe to use from any thread.
 
     Attributes:
@@ -118,8 +32,7 @@ class JobQueue:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._progress: dict[str, Progress] = {}
+        super().__init__(store)
         self._changed = threading.Condition()
         self.revision = 0
 
@@ -166,7 +79,7 @@ class JobQueue:
         """
         with self._store.writing() as connection:
             row = self._row(connection, job_id, owner)
-            if row["state"] not in ("queued", "paused"):
+            if row["state"] not in WAITING:
                 raise WrongState(f"the job is {row['state']} and cannot be changed; duplicate it instead")
             connection.execute("UPDATE jobs SET spec = ? WHERE id = ?", (spec.to_json(), job_id))
         self.touch()
@@ -179,7 +92,7 @@ class JobQueue:
         """
         with self._store.writing() as connection:
             row = self._row(connection, job_id, owner)
-            if row["state"] in ("queued", "paused"):
+            if row["state"] in WAITING:
                 connection.execute(
                     "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished = ? WHERE id = ?",
                     (time.time(), job_id),
@@ -192,7 +105,7 @@ class JobQueue:
     def cancel_waiting(self, owner: str | None) -> int:
         """Cancels all waiting jobs (of one owner); returns how many."""
         with self._store.writing() as connection:
-            where, values = _owned(owner)
+            where, values = owned(owner)
             done = connection.execute(
                 f"UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished = ?"  # noqa: S608 - constants
                 f" WHERE state IN ('queued', 'paused'){where}",
@@ -225,7 +138,7 @@ class JobQueue:
         """
         with self._store.writing() as connection:
             row = self._row(connection, job_id, owner)
-            if row["state"] not in ("queued", "paused"):
+            if row["state"] not in WAITING:
                 raise WrongState(f"the job is {row['state']}; only waiting jobs can be moved")
             _moved(connection, job_id, float(row["rank"]), where)
         self.touch()
@@ -264,101 +177,6 @@ class JobQueue:
                 raise WrongState(f"the job is {row['state']}; cancel it first")
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         self.touch()
-
-    def get(self, job_id: str, owner: str | None = None) -> Job:
-        """One job, with its progress and position.
-
-        Raises:
-            NotFound: there is none, or it is another's.
-        """
-        where, values = _owned(owner)
-        row = self._store.row(f"SELECT * FROM jobs WHERE id = ?{where}", (job_id, *values)) if is_id(job_id) else None  # noqa: S608
-        if row is None:
-            raise NotFound("no such job")
-        position = 0
-        if row["state"] == "queued":
-            ahead = self._store.row("SELECT count(*) FROM jobs WHERE state = 'queued' AND rank < ?", (row["rank"],))
-            position = 1 + (ahead[0] if ahead else 0)
-        return self._job(row, position)
-
-    def find(
-        self,
-        owner: str | None = None,
-        states: Iterable[str] = STATES,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> list[Job]:
-        """Jobs in the order they matter: running, then waiting by their turn, then ended, the newest first.
-
-        Args:
-            owner: only this one's; None is everyone's.
-            states: only these.
-            limit, offset: a window; 10,000 waiting jobs need not be drawn.
-        """
-        wanted = set(states)
-        found: list[Job] = []
-        positions_from = 0
-        for group, order in (
-            (("running",), "started"),
-            (("queued", "paused"), "rank"),
-            (ENDED, "finished DESC"),
-        ):
-            chosen = [state for state in group if state in wanted]
-            if not chosen or len(found) >= limit:
-                continue
-            marks = ", ".join("?" * len(chosen))
-            where, values = _owned(owner)
-            condition = f"state IN ({marks}){where}"
-            if offset:
-                row = self._store.row(f"SELECT count(*) FROM jobs WHERE {condition}", (*chosen, *values))  # noqa: S608
-                count = int(row[0]) if row else 0
-                if count <= offset:
-                    offset -= count
-                    continue
-            rows = self._store.rows(
-                f"SELECT * FROM jobs WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
-                (*chosen, *values, limit - len(found), offset),
-            )
-            if group == ("queued", "paused") and rows:
-                row = self._store.row(
-                    "SELECT count(*) FROM jobs WHERE state = 'queued' AND rank < ?", (rows[0]["rank"],)
-                )
-                positions_from = int(row[0]) if row else 0
-                found += self._with_positions(rows, positions_from, owner)
-            else:
-                found += [self._job(row) for row in rows]
-            offset = 0
-        return found
-
-    def by_time(self, owner: str | None, after: str | None, limit: int, newest_first: bool = True) -> list[Job]:
-        """Jobs in the order they were submitted.
-
-        Args:
-            after: id of a job; those that follow it in this order.
-
-        Raises:
-            NotFound: there is no such job to go on from.
-        """
-        where, values = _owned(owner)
-        sign, order = ("<", "DESC") if newest_first else (">", "ASC")
-        condition, more = f"1{where}", list[Any](values)
-        if after is not None:
-            mark = self._store.row(f"SELECT rowid FROM jobs WHERE id = ?{where}", (after, *values))  # noqa: S608
-            if mark is None:
-                raise NotFound("no such job")
-            condition, more = f"{condition} AND rowid {sign} ?", [*more, mark[0]]
-        rows = self._store.rows(
-            f"SELECT * FROM jobs WHERE {condition} ORDER BY rowid {order} LIMIT ?",  # noqa: S608
-            (*more, limit),
-        )
-        turns = self._turns(rows)
-        return [self._job(row, turns.get(row["id"], 0)) for row in rows]
-
-    def counts(self, owner: str | None = None) -> dict[str, int]:
-        """How many jobs are in each state."""
-        where, values = _owned(owner)
-        rows = self._store.rows(f"SELECT state, count(*) FROM jobs WHERE 1{where} GROUP BY state", values)  # noqa: S608
-        return {state: 0 for state in STATES} | {row[0]: row[1] for row in rows}
 
     # ---- holding the whole queue
 
@@ -407,10 +225,6 @@ class JobQueue:
         with self._store.writing() as connection:
             connection.execute("UPDATE jobs SET spec = ? WHERE id = ? AND state = 'running'", (spec.to_json(), job_id))
         self.touch()
-
-    def progress(self, job_id: str) -> Progress | None:
-        """The live progress of a job, if it runs."""
-        return self._progress.get(job_id)
 
     def touch(self) -> None:
         """Says that something changed which is not in the queue itself, such as a preview."""
@@ -481,15 +295,6 @@ class JobQueue:
         self.touch()
         return again
 
-    def measured(self, limit: int = 50) -> list[tuple[JobSpec, dict[str, Any]]]:
-        """Specs and measured times of the last finished jobs, the newest first."""
-        rows = self._store.rows(
-            "SELECT spec, measured FROM jobs WHERE state = 'done' AND finished IS NOT NULL AND measured IS NOT NULL"
-            " ORDER BY finished DESC LIMIT ?",
-            (limit,),
-        )
-        return [(JobSpec.from_json(row["spec"]), json.loads(row["measured"])) for row in rows]
-
     # ---- inside
 
     def _submit_all(self, specs: Sequence[JobSpec], owner: str, quota: int | None) -> list[Job]:
@@ -508,7 +313,7 @@ class JobQueue:
         self.touch()
         return [self.get(job_id) for job_id in ids]
 
-    def _switch(self, job_id: str, owner: str | None, before: str, after: str) -> Job:
+    def _switch(self, job_id: str, owner: str | None, before: State, after: State) -> Job:
         with self._store.writing() as connection:
             row = self._row(connection, job_id, owner)
             if row["state"] != before:
@@ -518,7 +323,7 @@ class JobQueue:
         return self.get(job_id)
 
     def _end(
-        self, job_id: str, state: str, reason: str, result: str | None = None, measured: dict[str, Any] | None = None
+        self, job_id: str, state: State, reason: str, result: str | None = None, measured: dict[str, Any] | None = None
     ) -> None:
         with self._store.writing() as connection:
             self._set_end(connection, job_id, state, reason, result, measured)
@@ -529,7 +334,7 @@ class JobQueue:
     def _set_end(
         connection: sqlite3.Connection,
         job_id: str,
-        state: str,
+        state: State,
         reason: str,
         result: str | None = None,
         measured: dict[str, Any] | None = None,
@@ -542,61 +347,13 @@ class JobQueue:
 
     @staticmethod
     def _row(connection: sqlite3.Connection, job_id: str, owner: str | None) -> sqlite3.Row:
-        where, values = _owned(owner)
+        where, values = owned(owner)
         row: sqlite3.Row | None = None
         if is_id(job_id):
             row = connection.execute(f"SELECT * FROM jobs WHERE id = ?{where}", (job_id, *values)).fetchone()  # noqa: S608
         if row is None:
             raise NotFound("no such job")
         return row
-
-    def _turns(self, rows: Sequence[sqlite3.Row]) -> dict[str, int]:
-        """The turn of each of these jobs that is queued, among everyone's: one walk along the queue for all."""
-        ids = [row["id"] for row in rows if row["state"] == "queued"]
-        if not ids:
-            return {}
-        marks = ", ".join("?" * len(ids))
-        line = "SELECT id, row_number() OVER (ORDER BY rank) AS turn FROM jobs WHERE state = 'queued'"
-        found = self._store.rows(f"WITH line AS ({line}) SELECT id, turn FROM line WHERE id IN ({marks})", ids)  # noqa: S608
-        return {row["id"]: row["turn"] for row in found}
-
-    def _with_positions(self, rows: Sequence[sqlite3.Row], ahead: int, owner: str | None) -> list[Job]:
-        """Waiting jobs with their turn among everyone's: counted along where no job of the stretch is left out."""
-        if owner is not None:
-            turns = self._turns(rows)
-            return [self._job(row, turns.get(row["id"], 0)) for row in rows]
-        jobs = []
-        for row in rows:
-            ahead += row["state"] == "queued"
-            jobs.append(self._job(row, ahead if row["state"] == "queued" else 0))
-        return jobs
-
-    def _job(self, row: sqlite3.Row, position: int = 0) -> Job:
-        running = row["state"] == "running"
-        progress = self._progress.get(row["id"]) if running else None
-        if progress is not None and row["cancelling"]:
-            progress = replace(progress, stage="stopping", eta=None)
-        return Job(
-            id=row["id"],
-            spec=JobSpec.from_json(row["spec"]),
-            state=row["state"],
-            reason=row["reason"],
-            owner=row["owner"],
-            attempts=row["attempts"],
-            cancelling=bool(row["cancelling"]),
-            result=row["result"],
-            measured=json.loads(row["measured"]) if row["measured"] else {},
-            created=row["created"],
-            started=row["started"],
-            finished=row["finished"],
-            progress=progress,
-            position=position,
-        )
-
-
-def _owned(owner: str | None) -> tuple[str, tuple[str, ...]]:
-    """The condition that hides what is another's."""
-    return ("", ()) if owner is None else (" AND owner = ?", (owner,))
 
 
 def _check_quota(connection: sqlite3.Connection, owner: str, more: int, quota: int | None) -> None:
