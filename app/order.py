@@ -15,7 +15,7 @@ class Order:
     """One job with everything it needs from the disk, so that the worker asks no database.
 
     Attributes:
-        job, owner, spec, created: of the job. data: the studio's data folder. model: the model's folder.
+        job, owner, spec: of the job. data: the studio's data folder. model: the model's folder.
         image, last_image: files of the pictures. source: the mp4 of the clip to extend or to keep a side of;
         source_latents: its latents, where they were kept. loras: the folder of the LoRAs; None is the usual one.
         memory: as in the settings.

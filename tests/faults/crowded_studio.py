@@ -23,8 +23,8 @@ from fastapi.testclient import TestClient
 
 from app.core import Core
 from app.library import LOCAL, clip_from_file, write_sidecar
-from app.making import publish
 from app.order import Order
+from app.publishing import publish
 from app.server import make_server
 from app.view import clips_view, studio_view
 from engine.media import Clip as MediaClip

@@ -42,8 +42,8 @@ from app.drafts import Drafts
 from app.errors import MovaError
 from app.guard import Visitor
 from app.library import LOCAL
-from app.making import publish
 from app.order import Order
+from app.publishing import publish
 from app.server import make_server
 from app.sessions import Sessions, read_token
 from app.spec import JobSpec

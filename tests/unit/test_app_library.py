@@ -15,9 +15,9 @@ from PIL import Image
 
 from app.errors import NotFound, WrongState
 from app.library import LOCAL, Clip, Library, settings_from_file
-from app.making import file_name, publish
 from app.order import Order
 from app.paths import StudioPaths
+from app.publishing import file_name, publish
 from app.spec import JobSpec
 from app.store import Store, StoreStuck, open_store
 from app.uploads import Uploads, pack_picture, unpack_picture
@@ -79,7 +79,7 @@ def test_a_published_clip_is_listed_with_everything(library: Library, paths: Stu
 def test_clips_of_one_second_whose_ids_begin_alike_do_not_replace_each_other(
     library: Library, paths: StudioPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.making.time.time", lambda: 1_790_000_000.25)
+    monkeypatch.setattr("app.publishing.time.time", lambda: 1_790_000_000.25)
     assert ids(1)[:8] == ids(2)[:8]
     for number in (1, 2):
         made(paths, ids(number))

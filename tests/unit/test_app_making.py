@@ -24,9 +24,9 @@ from app.core import Core
 from app.errors import NotFound, WrongState
 from app.jobs import Job
 from app.library import Clip
-from app.making import continued
 from app.preview import Budget
 from app.server import make_server
+from app.source import continued
 from app.spec import Given, JobSpec
 from app.store import StoreStuck
 from engine.errors import CheckpointError, MediaError, RequestError
