@@ -88,6 +88,12 @@ def parser() -> Parser:
         const=STEP_CACHE,
         help="leave out most of a step where it would change little: faster, and not quite the same clip",
     )
+    p.add_argument(
+        "--sound-steps",
+        type=int,
+        default=1,
+        help="parts in which the sound takes each step, at a small cost: for few steps",
+    )
     p.add_argument("--attention", default="auto", help="auto, or the kernel that computes attention, like sage")
     p.add_argument("--gpus", type=int, default=1, help="devices that work on the clip together")
     p.add_argument("--output", help="where the mp4 goes; mova-SEED.mp4 in this folder where not given")
@@ -155,6 +161,7 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
         "v2a_scale": settings["v2a_scale"],
         "seed": settings["seed"],
         "step_cache": args.step_cache,
+        "sound_steps": args.sound_steps,
     }
     with _Progress(settings["steps"]) as progress:
         if args.gpus > 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,6 +107,18 @@ def velocity(
     return video_v.float(), audio_v.float()
 
 
+@contextmanager
+def hearing(*networks: DualTower) -> Iterator[None]:
+    """Within the block these networks keep what the bridge adds to the sound, which `sound_steps` above 1 need."""
+    for network in networks:
+        network.heard = []
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.heard = None
+
+
 @torch.inference_mode()
 def denoise(
     expert_at: Callable[[float], DualTower],
@@ -122,6 +135,7 @@ def denoise(
     announce: Announce | None = None,
     cache: StepCache | None = None,
     split: Split | None = None,
+    sound_steps: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Integrates the velocity by Euler's method, all guidance branches in one batch.
 
@@ -134,6 +148,9 @@ def denoise(
         split: says which branches are computed here, and gets those of the others.
         cache: told before every step where it is in the run; see `engine.step_cache`.
         announce: told before every step which network computes, and which one in the step after it.
+        sound_steps: parts in which the sound takes each step. After the first one only the audio tower computes, with
+            what the bridge added in that first one: for few steps, in which speech suffers before the picture does.
+            Above 1 the networks have to be `hearing`.
 
     Returns:
         Final latents of picture and sound. A known side is returned as it came.
@@ -159,8 +176,13 @@ def denoise(
         parts = list(velocities.chunk(many))
         return combine(parts if split is None else split.gather(parts, len(todo)), guidance.text, guidance.bridge)
 
+    def sound_alone(network: DualTower, audio: torch.Tensor, timestep: float) -> torch.Tensor:
+        dtype, times = compute_dtype(network), torch.full((many * batch,), timestep, device=device, dtype=torch.float64)
+        return guided(network.sound(audio.repeat(many, 1, 1).to(dtype), times, text.to(dtype)).float())
+
     levels = [0.0 if known.video else step.video_timestep for step in steps]
     networks = [*map(expert_at, levels), None]
+    parts = 1 if known.audio else sound_steps
     for n, (step, t_video) in enumerate(zip(steps, levels, strict=True)):
         t_audio = 0.0 if known.audio else step.audio_timestep
         network = networks[n]
@@ -185,7 +207,11 @@ def denoise(
             video = video + step.video_delta * guided(video_v)
             video = require_finite(video, f"the picture's latents (step {step.index + 1})")
         if not known.audio:
-            audio = audio + step.audio_delta * guided(audio_v)
+            audio = audio + step.audio_delta / parts * guided(audio_v)
+            t_next = steps[n + 1].audio_timestep if n + 1 < len(steps) else 0.0
+            for part in range(1, parts):
+                within = t_audio + (t_next - t_audio) * part / parts
+                audio = audio + step.audio_delta / parts * sound_alone(network, audio, within)
             audio = require_finite(audio, f"the sound's latents (step {step.index + 1})")
         if callback is not None:
             state = StepState(step.index + 1, step.index + len(steps) - n, t_video, t_audio, video, audio)

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from engine.attention import use_backend
 from engine.decode import decode_audio, decode_video, require_finite
-from engine.denoise import Guidance, Known, Split, StepCallback, StepState, compute_dtype, denoise, velocity
+from engine.denoise import Guidance, Known, Split, StepCallback, StepState, compute_dtype, denoise, hearing, velocity
 from engine.encode import (
     TextEmbedding,
     condition_latents,
@@ -38,7 +38,7 @@ from engine.memory.packed import PackedStore
 from engine.memory.plan import Plan
 from engine.models import AudioVAE, DualTower
 from engine.profile import ModelProfile, read_profile
-from engine.request import ClipRequest, SizeRules, auto_size, check_number
+from engine.request import SOUND_STEPS, ClipRequest, SizeRules, auto_size, check_integer, check_number
 from engine.schedule import ScheduleConfig, Step, paired_steps
 from engine.step_cache import StepCache
 from engine.texts import StoredTextEncoder, TextCache, file_digest
@@ -239,6 +239,7 @@ class MovaPipeline:
         callback_on_stage: Callable[[str], None] | None = None,
         tiled_decode: bool = False,
         step_cache: float | None = None,
+        sound_steps: int = 1,
     ) -> MovaOutput:
         """Makes one clip per prompt.
 
@@ -261,6 +262,7 @@ class MovaPipeline:
             callback_on_stage: gets "text", "picture", "denoise" and "decode" as each begins.
             tiled_decode: decode the picture in tiles, where memory is short.
             step_cache: threshold below which most of a step is left out (`engine.step_cache`); None computes all.
+            sound_steps: parts in which the sound takes each step, at the cost of the audio tower; 1 is off.
 
         Raises:
             RequestError: a value is not valid; the message names the nearest valid one.
@@ -344,6 +346,7 @@ class MovaPipeline:
             Known(given_video_latents is not None, given_audio_latents is not None),
             callback_on_step_end,
             step_cache,
+            check_integer("sound steps", sound_steps, 1, SOUND_STEPS),
         )
 
         frames = sound = None
@@ -376,6 +379,7 @@ class MovaPipeline:
         known: Known,
         callback: StepCallback | None,
         threshold: float | None,
+        sound_steps: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The velocity loop. An attempt that ran out of memory goes on from its last whole step."""
         done: list[Any] = [0, video, audio]
@@ -385,13 +389,16 @@ class MovaPipeline:
         def caching() -> AbstractContextManager[Any]:
             return nullcontext() if cache is None else cache.on(self.high_noise, self.low_noise)
 
+        def refining() -> AbstractContextManager[None]:
+            return hearing(self.high_noise, self.low_noise) if sound_steps > 1 else nullcontext()
+
         def remember(state: StepState) -> bool | None:
             done[:] = state.step, state.video_latents, state.audio_latents
             return None if callback is None else callback(state)
 
         def run() -> tuple[torch.Tensor, torch.Tensor]:
             first = self.expert_at(0.0 if known.video else steps[done[0]].video_timestep)
-            with self.carrier.experts(first), caching(), self._kernels():
+            with self.carrier.experts(first), caching(), refining(), self._kernels():
                 return denoise(
                     self.expert_at,
                     done[1].to(device),
@@ -407,6 +414,7 @@ class MovaPipeline:
                     self.carrier.step,
                     cache,
                     self.split,
+                    sound_steps,
                 )
 
         latents = self.carrier.attempt("denoise", run)

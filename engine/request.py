@@ -19,6 +19,7 @@ MAX_FRAMES = 2401  # 100 s at 24 fps
 MAX_PROMPT_CHARACTERS = 20_000  # far beyond 512 tokens; keeps a pasted file out of the tokenizer
 SEED_LIMIT = 2**63
 STEP_CACHE = 0.1  # threshold of the step cache where it is switched on without one
+SOUND_STEPS = 8  # parts of a step that the sound may take, at most
 FPS_RANGE = (1.0, 120.0)
 SIZE_DIGITS = 12  # of a side that someone typed; more is no size, and int() refuses thousands
 SHOWN_AT_MOST = 60  # characters of a wrong value in a message

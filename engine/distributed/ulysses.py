@@ -68,6 +68,8 @@ class Ulysses:
 
     def _entering(self, first: bool) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            if args[0].shape[1] == 0:
+                return args  # the sound alone: every process computes it
             video, audio, v_mod, a_mod, v_text, a_text, v_rope, a_rope, v_clock, *rest = args
             if first:
                 self.tokens = video.shape[1]
@@ -80,7 +82,7 @@ class Ulysses:
         return hook
 
     def _leaving(self, _: nn.Module, __: Any, out: tuple[torch.Tensor, torch.Tensor]) -> Any:
-        return self.whole(out[0]), out[1]
+        return (self.whole(out[0]) if out[0].shape[1] else out[0]), out[1]
 
     def _looked_at(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Sound looks at the picture: at all of it, on its whole clock."""

@@ -46,6 +46,10 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         video: the expert.
         audio: the audio tower; it may have fewer layers than the video tower, not more.
         bridge: the conditioners.
+
+    Attributes:
+        heard: where it is a list, every evaluation of all blocks leaves in it what the bridge adds to the sound, layer
+            by layer, for `sound`.
     """
 
     config_name = "config.json"
@@ -88,6 +92,7 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         self.audio_fps = float(b.audio_fps)
         self.gradient_checkpointing = False
         self.step_cache: StepCache | None = None
+        self.heard: list[torch.Tensor | None] | None = None
 
     def forward(
         self,
@@ -132,9 +137,14 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         cache = None if torch.is_grad_enabled() else self.step_cache
         if cache is not None:
             cache.begin(v, a)
+        heard: list[torch.Tensor | None] = []
         for layer, block in enumerate(self.blocks):
             args = (v, a, v_mod, a_mod, v_text, a_text, v_rope, a_rope, v_clock, a_clock, a2v_scale, v2a_scale)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+            if self.heard is not None:
+                parts: list[torch.Tensor] = []
+                v, a = block(*args, heard=parts)
+                heard.append(torch.cat(parts) if parts else None)
+            elif self.gradient_checkpointing and torch.is_grad_enabled():
                 v, a = torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False)
             else:
                 v, a = block(*args)
@@ -147,6 +157,8 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         else:
             if cache is not None:
                 cache.last(id(self), v, a)
+            if self.heard is not None:
+                self.heard = heard
 
         x, y, z = self.patch_size
         v = rearrange(
@@ -160,6 +172,24 @@ class DualTower(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
             z=z,
         )
         return v, self.audio_ends.head(a, a_time).transpose(1, 2)
+
+    def sound(self, audio: torch.Tensor, audio_timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """The sound's velocity alone, with what the bridge added to it in the last evaluation of all blocks.
+
+        Costs the audio tower only. Shapes as in `forward`; the batch has to be that of the last evaluation.
+        """
+        assert self.heard, "`heard` was not a list when all blocks were last evaluated"
+        a_time, a_mod = self.audio_ends.embed_time(audio_timestep, audio.dtype)
+        a_text = self.audio_ends.text_embedding(text)
+        a = self.audio_ends.patch_embedding(audio)
+        a_rope = audio_table(audio.shape[2], self.audio_head_dim, audio.device)
+        none = a.new_empty(len(a), 0, self.config.video["dim"])  # no picture
+        clock = audio_table(0, self.bridge_head_dim, audio.device)
+        for block, added in zip(self.blocks, self.heard, strict=True):
+            if block.audio is None:
+                break
+            _, a = block(none, a, none, a_mod, none, a_text, clock, a_rope, clock, clock, 0.0, 0.0, added=added)
+        return self.audio_ends.head(a, a_time).transpose(1, 2)
 
 
 class JointBlock(nn.Module):
@@ -195,22 +225,27 @@ class JointBlock(nn.Module):
         audio_clock: Table,
         a2v_scale: Scale,
         v2a_scale: Scale,
+        heard: list[torch.Tensor] | None = None,
+        added: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """video (B, L, D), audio (B, N, A) -> the same shapes. Both directions see the states as they stood.
 
-        Without gradients a long `video` (see `engine.models.lean`) is changed in place.
+        Without gradients a long `video` (see `engine.models.lean`) is changed in place. What the bridge adds to the
+        sound is put at the end of `heard`. Where there is no picture (L is 0), `added` stands for it.
         """
+        if self.audio is not None and video.shape[1] == 0:
+            return video, self.audio(audio if added is None else audio + added, audio_mod, audio_text, audio_rope)
         if not self.at_once or len(video) <= self.at_once or torch.is_grad_enabled():
             return self._together(
                 video, audio, video_mod, audio_mod, video_text, audio_text, video_rope, audio_rope, video_clock,
-                audio_clock, a2v_scale, v2a_scale,
+                audio_clock, a2v_scale, v2a_scale, heard,
             )  # fmt: skip
         done = []
         for start in range(0, len(video), self.at_once):
             some = slice(start, start + self.at_once)
             per_sample = (x[some] for x in (video, audio, video_mod, audio_mod, video_text, audio_text))
             scales = (s[some] if isinstance(s, torch.Tensor) else s for s in (a2v_scale, v2a_scale))
-            done.append(self._together(*per_sample, video_rope, audio_rope, video_clock, audio_clock, *scales))
+            done.append(self._together(*per_sample, video_rope, audio_rope, video_clock, audio_clock, *scales, heard))
         audio = torch.cat([a for _, a in done])
         # A long picture was changed in place, slice by slice.
         return video if lean.wanted(video) else torch.cat([v for v, _ in done]), audio
@@ -229,6 +264,7 @@ class JointBlock(nn.Module):
         audio_clock: Table,
         a2v_scale: Scale,
         v2a_scale: Scale,
+        heard: list[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.audio is None:
             return self.video(video, video_mod, video_text, video_rope), audio
@@ -243,7 +279,10 @@ class JointBlock(nn.Module):
             video = video + a2v_scale * to_video
         del to_video
         if to_audio is not None:
-            audio = audio + v2a_scale * to_audio
+            to_audio = v2a_scale * to_audio
+            audio = audio + to_audio
+            if heard is not None:
+                heard.append(to_audio)
         video = self.video(video, video_mod, video_text, video_rope)
         return video, self.audio(audio, audio_mod, audio_text, audio_rope)
 
