@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fps", type=float)
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--guidance", type=float, help="text guidance")
+    parser.add_argument("--sound-steps", type=int, default=1, help="parts in which the sound takes each step")
     parser.add_argument("--bridge-guidance", type=float, default=1.0, help="guidance by the bridge; 1 is off")
     parser.add_argument("--bridge", type=float, default=1.0, help="strength of the bridge both ways; 0 is off")
     parser.add_argument("--threads", type=int, help="CPU threads of one process")
@@ -100,6 +101,7 @@ def evaluate(options: argparse.Namespace) -> None:
         seconds = time.monotonic() - began
         scores = score_clips(clips)
         name = mode if options.bridge == 1.0 else f"{mode}-bridge-{options.bridge:g}"
+        name += "" if options.sound_steps == 1 else f"-sound-{options.sound_steps}"
         name += "" if options.bridge_guidance == 1.0 else f"-guided-{options.bridge_guidance:g}"
         about = {"model": options.model, **vars(settings), "seconds_per_clip": round(seconds / len(clips), 2)}
         _write(options.out / f"scores-{name}.json", to_json(scores, **about).encode())
@@ -137,6 +139,7 @@ def _settings(options: argparse.Namespace, mode: str, folder: Path | None) -> Op
         guidance=profile.guidance if options.guidance is None else options.guidance,
         bridge=options.bridge,
         bridge_guidance=options.bridge_guidance,
+        sound_steps=options.sound_steps,
     )
 
 

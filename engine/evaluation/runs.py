@@ -60,6 +60,7 @@ class Options:
     guidance: float | None = None
     bridge: float = 1.0
     bridge_guidance: float = 1.0
+    sound_steps: int = 1
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -136,6 +137,8 @@ def _make(pipe: Any, trial: Trial, options: Options) -> Clip:
         "a2v_scale": options.bridge,
         "v2a_scale": options.bridge,
     }
+    if options.sound_steps != 1:
+        asked["sound_steps"] = options.sound_steps
     if options.bridge_guidance != 1.0:
         asked["bridge_guidance_scale"] = options.bridge_guidance
     if options.steps is not None:
