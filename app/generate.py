@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code. What was written for the prompt is told on standard error."""
     args = parser().parse_args(argv)
-    if args.enhance is not None:
+    if args.enhance is not None and args.prompt.strip():  # the engine tells of an empty one
         try:
             args.prompt = written(args)
         except EnhancerError as error:

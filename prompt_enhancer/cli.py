@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.idea is None:
         parsing.error('an idea is missing, for instance: "A red ball bounces slowly."')
     idea = sys.stdin.read() if options.idea == "-" else options.idea
+    if not idea.strip() and options.image is None and not options.describe:
+        sys.stderr.write('the idea is empty; say what is seen and heard, for instance: "A red ball bounces slowly."\n')
+        return 2
     request = EnhanceRequest(
         idea,
         image=options.image,

@@ -16,7 +16,7 @@ from prompt_enhancer.request import (
     count_words,
     language_of,
 )
-from prompt_enhancer.speech import MARKS, MAX_QUOTES, SLOT, Idea, read_speech, sentences
+from prompt_enhancer.speech import MARKS, MAX_QUOTES, SLOT, Idea, read_speech, says_something, sentences
 
 MAX_CHARACTERS = 20_000  # read of an idea; far more than a prompt can hold
 MAX_DESCRIPTION_WORDS = 60
@@ -27,7 +27,7 @@ class Draft:
     """A request taken apart: all that any writer's lines are put around.
 
     Attributes:
-        idea: speech out, slots in. sentences: of the idea, in order, masked.
+        idea: speech out, slots in. sentences: of the idea, in order, masked; none where it has no words.
         language: of added words. picture: facts of the image, if one was given.
         refused: what was left out so far, with the reason.
     """
@@ -45,11 +45,12 @@ def read_idea(request: EnhanceRequest) -> Draft:
     """Takes a checked request apart.
 
     Raises:
-        IdeaError: there are no words, or more speech than a prompt can hold.
+        IdeaError: there is more speech than a prompt can hold.
     """
     text, refused = request.idea, []
     if len(text) > MAX_CHARACTERS:
-        if set(text[MAX_CHARACTERS:]) & MARKS:
+        rest = text[MAX_CHARACTERS:]
+        if set(rest) & MARKS and says_something(rest):
             raise IdeaError(f"the idea has {len(text)} characters with speech to the end; at most {MAX_CHARACTERS} fit")
         refused.append(f"only the first {MAX_CHARACTERS} of {len(text)} characters were read")
         text = text[:MAX_CHARACTERS]
@@ -58,15 +59,14 @@ def read_idea(request: EnhanceRequest) -> Draft:
     if len(idea.speech) >= MAX_QUOTES:
         raise IdeaError(f"the idea has {MAX_QUOTES} quotes or more; a clip has room for a few")
     spoken = count_words(" ".join(idea.speech))
-    limit = min(MAX_SPEECH_WORDS, request.length - 50)
-    if spoken > limit:
-        raise IdeaError(f"the speech has {spoken} words; at most {limit} fit into this prompt")
+    if spoken > MAX_SPEECH_WORDS:
+        raise IdeaError(f"the speech has {spoken} words; at most {MAX_SPEECH_WORDS} fit into a prompt")
     masked, removed = without_stillness(idea.masked)
     refused += [f"{word!r}: implies stillness" for word in removed]
     idea = Idea(masked, idea.speech)
     found = sentences(masked)
     if not found:
-        raise IdeaError("the idea is empty; say what is seen and heard")
+        refused.append("the idea has no words; say what is seen and heard")
     language = request.language
     if language == "auto":
         language = language_of(re.sub(SLOT, " ", masked))

@@ -19,6 +19,7 @@ from prompt_enhancer.guarantees import verify
 from prompt_enhancer.lexicon import COLOURS
 from prompt_enhancer.pictures import PictureFacts
 from prompt_enhancer.request import (
+    MAX_WORDS,
     NO_SUBTITLES,
     RULES,
     EnhancedPrompt,
@@ -68,9 +69,12 @@ def enhance(
     deadline = began + request.seconds
     if draft.picture and eyes and not draft.request.image_description:
         draft = seen(draft, eyes, writer or _warm, deadline, cancelled)
-    plain = rules.write(draft.idea.masked, draft.sentences[0], draft.language, draft.request.image_description)
+    first = draft.sentences[0] if draft.sentences else ""
+    plain = rules.write(draft.idea.masked, first, draft.language, draft.request.image_description)
     answer = Answer(None, "the bundled model is not there" if request.model is None else "")
-    if chosen:
+    if chosen and not draft.sentences:
+        answer = Answer(None, "the idea has no words")
+    elif chosen:
         answer = ask(draft, chosen, writer or _warm, deadline, on_text, cancelled)
     if cancelled and cancelled():
         raise EnhancerCancelled("the suggestion was stopped")
@@ -93,6 +97,8 @@ def enhance(
 def build(draft: Draft, lines: Lines) -> EnhancedPrompt:
     """Puts lines around the idea, within the length: what does not fit goes in the order detail, the idea's last words.
 
+    Speech is never cut: where it alone needs more than the length that was asked for, it may have up to 250 words.
+
     Raises:
         IdeaError: not even the speech fits.
     """
@@ -114,14 +120,17 @@ def build(draft: Draft, lines: Lines) -> EnhancedPrompt:
             lines = replace(lines, sound=frames.heard)
         else:
             cut = _cut(own, over)
+            dropped += cut
+            if not cut and draft.idea.speech and count_words(text) <= MAX_WORDS:
+                refused.append(f"{draft.request.length} words are too few for what is said; these are more")
+                break
             if not cut:
                 raise IdeaError("the idea is longer than a prompt can be; say it in fewer words")
-            dropped += cut
     if dropped:
         refused.append(f"{dropped} words at the end of the idea did not fit")
     kept = [draft.idea.restored(sentence) for sentence in own]
     kept += [word for word in (*draft.request.trigger_words, draft.request.style) if word]
-    added = [line for line in (lines.opening, lines.detail, lines.sound) if line]
+    added = [line for line in (lines.opening, lines.detail, "" if own else frames.moves, lines.sound) if line]
     return EnhancedPrompt(text, tuple(paragraphs), draft.idea.speech, tuple(kept), tuple(added), tuple(refused))
 
 
@@ -147,13 +156,21 @@ def _cut(own: list[str], over: int) -> int:
         return cut
     for place in reversed(range(len(own))):  # only sentences with speech are left: keep who speaks, and the speech
         slots = [(found.start(), found[0]) for found in re.finditer(SLOT, own[place])]
-        before = own[place][: slots[0][0]].split()[-6:] if slots else []
+        before = _last_words(own[place][: slots[0][0]], 6) if slots else []
         shorter = " ".join([*before, *(slot for _, slot in slots)])
         if slots and count_words(shorter) < count_words(own[place]):
             lost = count_words(own[place]) - count_words(shorter)
             own[place] = shorter
             return lost
     return 0
+
+
+def _last_words(text: str, most: int) -> list[str]:
+    """Of a text's last words as many as count for `most`; a word without end counts for many."""
+    words = text.split()[-most:]
+    while words and count_words(" ".join(words)) > most:
+        del words[0]
+    return words
 
 
 def _paragraphs(draft: Draft, own: list[str], lines: Lines) -> list[Paragraph]:
@@ -176,6 +193,8 @@ def _paragraphs(draft: Draft, own: list[str], lines: Lines) -> list[Paragraph]:
             groups[-1][1].append(sentence)
         else:
             groups.append((kind, [sentence]))
+    if not groups:
+        groups.append(("action", [frames.moves]))
     if lines.detail:
         if groups[-1][0] == "action":
             groups[-1][1].append(lines.detail)

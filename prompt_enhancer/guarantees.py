@@ -34,7 +34,7 @@ from prompt_enhancer.lexicon import (
     stem,
     stems,
 )
-from prompt_enhancer.request import NO_SUBTITLES, EnhancedPrompt, EnhanceRequest, count_words
+from prompt_enhancer.request import MAX_WORDS, NO_SUBTITLES, EnhancedPrompt, EnhanceRequest, count_words
 from prompt_enhancer.rules import Lines
 from prompt_enhancer.speech import MARKS, SLOT, Idea
 
@@ -268,7 +268,7 @@ def verify(prompt: EnhancedPrompt, request: EnhanceRequest) -> list[str]:
         wrong.append(f"has the paragraphs {kinds}")
     if text != f"{NO_SUBTITLES} " + "\n\n".join(paragraph.text for paragraph in prompt.paragraphs):
         wrong.append("text and paragraphs differ")
-    if count_words(text) > request.length:
+    if count_words(text) > (MAX_WORDS if prompt.speech else request.length):
         wrong.append(f"has {count_words(text)} words")
     for word in request.trigger_words:
         if word not in text:
@@ -283,6 +283,8 @@ def verify(prompt: EnhancedPrompt, request: EnhanceRequest) -> list[str]:
         at = found + len(said) + 2
     outside.append(text[at:])
     beside = " ".join(outside)
+    if count_words(beside) > request.length:
+        wrong.append(f"has {count_words(beside)} words beside the speech")
     for word in request.trigger_words:
         beside = beside.replace(word, " ")
     if set(beside) & MARKS:

@@ -51,7 +51,7 @@ class EnhanceRequest:
         trigger_words: of the LoRAs in use; each appears in the result as given.
         language: of the words that are added: auto (the idea's), en, zh, es or ar. Speech keeps its own.
         style: a look, such as "watercolour"; empty for none.
-        length: words of the result at most, 60 to 250.
+        length: words of the result at most, 60 to 250; speech that needs more gets it, up to 250.
         model: name of a known model, path of a GGUF file, "rules" for none; None is the bundled one.
         vision: name or file of the model that describes the image, "off" for none; None is the one that is installed.
         seed: another seed gives another suggestion.

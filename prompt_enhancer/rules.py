@@ -24,6 +24,7 @@ class _Frames:
 
     opens: str
     opens_with: str
+    moves: str
     shown: str
     style: str
     voice: str
@@ -39,6 +40,7 @@ FRAMES: dict[str, _Frames] = {
     "en": _Frames(
         opens="The video opens on this scene.",
         opens_with="The video opens on {what}.",
+        moves="The scene comes to life.",
         shown="The first frame shows this: {what}",
         style="The style is {style}.",
         voice="A voice says: ",
@@ -52,6 +54,7 @@ FRAMES: dict[str, _Frames] = {
     "zh": _Frames(
         opens="视频从这个场景开始。",
         opens_with="视频从{what}开始。",
+        moves="画面随之动了起来。",
         shown="第一帧画面：{what}",  # noqa: RUF001 - Chinese punctuation
         style="风格：{style}。",  # noqa: RUF001
         voice="一个声音说：",  # noqa: RUF001
@@ -65,6 +68,7 @@ FRAMES: dict[str, _Frames] = {
     "es": _Frames(
         opens="El video comienza con esta escena.",
         opens_with="El video comienza con {what}.",
+        moves="La escena cobra vida.",
         shown="El primer fotograma muestra esto: {what}",
         style="El estilo es {style}.",
         voice="Una voz dice: ",
@@ -78,6 +82,7 @@ FRAMES: dict[str, _Frames] = {
     "ar": _Frames(
         opens="يبدأ الفيديو بهذا المشهد.",
         opens_with="يبدأ الفيديو بـ {what}.",
+        moves="يدبّ المشهد بالحركة.",
         shown="يظهر في الإطار الأول: {what}",
         style="الأسلوب: {style}.",
         voice="يقول صوت: ",
@@ -179,7 +184,7 @@ def write(masked: str, first: str, language: str, description: str) -> Lines:
 
     Args:
         masked: the idea, a slot in place of each speech.
-        first: its first sentence.
+        first: its first sentence; empty where it has none.
         language: of the frames.
         description: what is in the first frame; empty if nobody knows.
     """

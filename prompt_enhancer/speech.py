@@ -72,7 +72,7 @@ def read_speech(text: str) -> Idea:
             at += 1
             continue
         inner = text[at + 1 : end].replace("\n", " ").strip()
-        if any(letter.isalnum() or ord(letter) > 0x2000 for letter in inner):
+        if says_something(inner):
             out.append(chr(FIRST_SLOT + len(said)))
             said.append(inner)
         at = end if text[end : end + 1] == "\n" else end + 1
@@ -80,6 +80,11 @@ def read_speech(text: str) -> Idea:
     masked = re.sub(r'(?<=\d)["\u201d]', "\u2033", masked)  # 5" is a length
     masked = "".join(letter for letter in masked if letter not in MARKS)
     return Idea(masked, tuple(said))
+
+
+def says_something(text: str) -> bool:
+    """Whether a text holds a letter, a digit or a sign such as an emoji; quote marks say nothing."""
+    return any(letter.isalnum() or (ord(letter) > 0x2000 and letter not in MARKS) for letter in text)
 
 
 def _end_of_quote(text: str, at: int) -> int | None:

@@ -11,7 +11,7 @@ from tests.faults import enhancer_fuzz, enhancer_world, mutate_gguf
 def test_hostile_ideas_end_in_a_prompt_or_a_message() -> None:
     outcomes = enhancer_fuzz.fuzz_ideas(120, seed=7)
     assert set(outcomes) <= {"kept", "refused"}
-    assert outcomes["kept"] > 90
+    assert outcomes["kept"] >= 115, outcomes
 
 
 def test_hostile_replies_end_in_a_prompt_without_their_lies() -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prompt_enhancer import EnhanceRequest, IdeaError, enhance
@@ -114,11 +116,43 @@ def test_long_ideas_lose_their_end_but_never_their_speech() -> None:
     assert any("did not fit" in one for one in result.refused)
 
 
+def test_speech_outranks_the_length_that_was_asked_for() -> None:
+    said = " ".join(f"word{number}" for number in range(40))
+    request = EnhanceRequest(f'A tall man in a grey coat on a long pier says "{said}" and walks on.', length=60)
+    result = enhance(replace(request, model="rules"))
+    assert f'"{said}"' in result.text
+    assert 60 < count_words(result.text) <= 250
+    assert verify(result, request) == []
+    assert any("60 words are too few" in one for one in result.refused)
+
+
+@pytest.mark.parametrize("idea", ["", "\x00\u202e  \n", '"' * 1_000_000, "\u201c" * 300_000, "!?", "\ue000"])
+@pytest.mark.parametrize("language", ["en", "zh", "es", "ar"])
+def test_an_idea_without_words_gets_the_structure_and_nothing_else(idea: str, language: str) -> None:
+    request = EnhanceRequest(idea, language=language, trigger_words=("m0va_style",))
+    result = enhance(request)
+    assert [paragraph.kind for paragraph in result.paragraphs] == ["opening", "action", "sound"]
+    assert verify(result, request) == []
+    assert result.speech == ()
+    assert result.written_by == "rules"
+    assert any("no words" in one for one in result.refused)
+
+
+def test_a_picture_alone_is_an_idea() -> None:
+    result = enhance(EnhanceRequest("", image_description="A red ball lies on a table.", model="rules"))
+    assert "A red ball lies on a table" in result.paragraphs[0].text
+
+
+def test_words_without_end_before_speech_are_cut_and_the_speech_is_not() -> None:
+    result = enhance(EnhanceRequest("x" * 3000 + ' he says "Hi there."', model="rules", length=120))
+    assert '"Hi there."' in result.text
+    assert count_words(result.text) <= 120
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (EnhanceRequest(""), "empty"),
-        (EnhanceRequest("\x00\u202e  \n"), "empty"),
+        (EnhanceRequest('a dog barks "hi" ' * 6000), "to the end"),
         (EnhanceRequest('he says "' + "word " * 300 + '"'), "at most"),
         (EnhanceRequest("a ball", length=9), "nearest: 60"),
         (EnhanceRequest("a ball", length=900), "nearest: 250"),
