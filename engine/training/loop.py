@@ -30,6 +30,7 @@ from engine.training.log import JsonLines
 log = logging.getLogger(__name__)
 
 Figures = dict[str, Any]
+BREAK = [getattr(signal, name) for name in ("SIGBREAK",) if hasattr(signal, name)]  # what other processes can send
 EMA_WARMUP = 10.0  # steps; early averages forget faster, (1 + step) / (EMA_WARMUP + step)
 
 
@@ -132,7 +133,7 @@ class Average:
 
 
 class Stop:
-    """Becomes true on SIGTERM or SIGINT, so that a run can end on a step's edge with a checkpoint."""
+    """Becomes true on SIGTERM, SIGINT or Windows' Ctrl-Break, so that a run ends on a step's edge with a checkpoint."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -140,7 +141,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, *BREAK):
                 self._before[number] = signal.signal(number, self._note)
         return self
 

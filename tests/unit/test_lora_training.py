@@ -27,7 +27,8 @@ from engine.training.flow import JointObjective, Networks
 from engine.training.log import read_lines
 from engine.training.lora import cache as store
 from engine.training.lora.clips import Format, load, scan
-from engine.training.lora.run import LoraOrder, read_progress, train_lora
+from engine.training.lora.progress import read_progress
+from engine.training.lora.run import LoraOrder, train_lora
 from engine.training.lora.settings import LoraSettings
 from engine.training.lora.task import Levels, LoraObjective, LoraTask
 from engine.weights import load_component, load_text_encoder
@@ -105,9 +106,11 @@ def test_the_result_fits_says_its_trigger_and_acts(home: Path, whole: Path) -> N
     assert "Say **zorb**" in card
     assert "samples/step-000012-1.mp4" in card
     progress = read_progress(whole)
-    assert progress["step"] == progress["steps"] == 12
-    assert len(progress["samples"]) == 2
-    assert progress["curves"]
+    assert progress.step == progress.steps == 12
+    assert (progress.stage, progress.saved) == ("finish", True)
+    assert len(progress.samples) == 2
+    assert [line["step"] for line in progress.curves] == list(range(1, 13))
+    assert progress.file == whole / "whole.safetensors"
 
 
 @pytest.mark.parametrize("cut", [1, 7])
@@ -123,6 +126,21 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(home: Path, whole: Pa
     files = [read_lora(next(f.glob("*.safetensors"))).header.path.read_bytes() for f in (cut_order.folder, whole)]
     header = [int.from_bytes(f[:8], "little") for f in files]
     assert files[0][8 + header[0] :] == files[1][8 + header[1] :]
+
+
+def test_finished_early_it_is_what_was_learned_so_far(home: Path) -> None:
+    early = order(home, "early", sample_every=0)
+    with pytest.raises(RequestError, match="nothing yet"):
+        train_lora(early, finish=True)
+    assert train_lora(early, until=3) is None
+    done = train_lora(early, Library(home / "library-early"), finish=True)
+    assert done is not None
+    state = checkpoint.read(early.folder / "checkpoint.pt")
+    assert state["step"] == 3
+    found = read_lora(done.path)
+    assert found.header.metadata["mova.steps"] == "3"
+    assert done.entry is not None
+    assert not done.entry.weak
 
 
 def test_other_settings_do_not_go_on_from_a_checkpoint(home: Path, whole: Path) -> None:

@@ -5,6 +5,7 @@
     cache.py     latents and text embeddings, made once and found again by hash
     task.py      the module that is trained, its batches and its losses
     run.py       the whole run: scan, encode, train, write, into the library
+    progress.py  how far it is, for whoever watches
     card.py      what is written about a LoRA: metadata, card, preview
     cli.py       the command
 

@@ -8,12 +8,16 @@ accelerate launch -m engine.training.cli lora --data CLIPS --name zorb     on se
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import RequestError
 from engine.training.lora.settings import FROZEN, LEARN, MODULES, PRECISIONS, LoraSettings
+
+if TYPE_CHECKING:
+    from engine.training.lora.run import LoraOrder
 
 HELP = {
     "trigger": "a made-up word that calls the new thing; put in front of captions that lack it",
@@ -57,6 +61,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--keep-prompts", type=Path, help="text file: what the model shall not forget, a line each")
     parser.add_argument("--sample-prompt", action="append", default=[], help="looked at while it trains; repeatable")
     parser.add_argument("--until", type=int, help="stop at this step, with a checkpoint")
+    parser.add_argument("--finish", action="store_true", help="train no more: write what the last checkpoint learned")
+    parser.add_argument("--plan", action="store_true", help="say what a step takes here, as JSON, and train nothing")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--memory", type=float, help="GB of the card to count on; all that is free where not given")
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -71,7 +77,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Trains; prints where the result is."""
+    """Trains, and prints where the result is; or with --plan what it would take."""
     import torch
 
     from engine.folders import find_model
@@ -94,10 +100,25 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         memory=options.memory,
     )
+    if options.plan:
+        print(json.dumps(_plan(order)))
+        return
     library = None if options.no_library else Library(options.library)
-    done = train_lora(order, library, options.until)
+    done = train_lora(order, library, options.until, finish=options.finish)
     if done is not None:
         print(done.entry.path if done.entry else done.path)
+
+
+def _plan(order: LoraOrder) -> dict[str, Any]:
+    """{"why": a sentence on memory, "fits": whether there is enough, "step_seconds": by calculation or None}."""
+    from engine.device import choose_device
+    from engine.training.lora.run import plan_training
+
+    device = choose_device(order.device)
+    way = plan_training(order, device)
+    if way is None:
+        return {"why": f"the model stands in the memory of {device.type}", "fits": True, "step_seconds": None}
+    return {"why": way.why, "fits": way.base.fits, "step_seconds": way.base.seconds}
 
 
 def read_prompts(path: Path | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A caption stands in a .txt file beside its video, or in metadata.jsonl / metadata.csv in the folder (columns file_name,
 file or video, and text, caption or prompt). A video that cannot be used is left out, with the reason. Longer videos are
-cut into several pieces from their beginning.
+cut into several pieces from their beginning. No torch here: the page looks through folders, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from PIL import Image
 
 from engine.errors import MediaError, RequestError
 from engine.lora.library import file_hash
-from engine.media import fit_image, probe, read_clip
+from engine.media import MediaInfo, fit_image, probe, read_clip
+from engine.profile import read_profile, read_rules
+from engine.request import ClipRequest
 
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
 FILE_NAMES, TEXT_NAMES = ("file_name", "file", "video", "path"), ("text", "caption", "prompt")
@@ -42,6 +45,18 @@ class Format:
     @property
     def seconds(self) -> float:
         return self.frames / self.fps
+
+
+def format_of(model: Path, size: tuple[int, int] | None = None, frames: int | None = None) -> Format:
+    """What a model folder's training takes; its own size and length where none are given.
+
+    Raises:
+        RequestError: a value is not valid for the model; the message names the nearest that is.
+    """
+    profile = read_profile(model)
+    width, height = size or profile.sizes[0]
+    asked = ClipRequest("", width, height, frames or profile.frames, profile.fps).checked(read_rules(model))
+    return Format(asked.width, asked.height, asked.fps, asked.frames)
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,16 @@ def scan(folder: str | Path, form: Format, trigger: str = "") -> ClipSet:
     Raises:
         RequestError: no such folder, or nothing in it can be used; the message says why.
     """
+    found = look(folder, form, trigger)
+    if not found.pieces:
+        why = "; ".join(f"{name}: {reason}" for name, reason in found.left_out[:3])
+        why = why or f"no file of {', '.join(VIDEOS)}"
+        raise RequestError(f"no clip of {Path(folder).expanduser().name} can be used: {why}")
+    return found
+
+
+def look(folder: str | Path, form: Format, trigger: str = "") -> ClipSet:
+    """As `scan`, but a folder without anything to use is no error."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise RequestError(f"folder {str(folder)!r} does not exist")
@@ -95,7 +120,7 @@ def scan(folder: str | Path, form: Format, trigger: str = "") -> ClipSet:
             left_out.append((path.name, f"no caption; write {path.stem}.txt beside it"))
             continue
         try:
-            info = probe(path)
+            info = _probed(path, *_stamp(path))
             found = _pieces(path, info.seconds, bool(info.sample_rate), with_trigger(text, trigger), form)
         except MediaError as error:
             left_out.append((path.name, str(error)))
@@ -105,10 +130,26 @@ def scan(folder: str | Path, form: Format, trigger: str = "") -> ClipSet:
         if len(found) == MAX_PIECES:
             notes.append(f"{path.name}: only its first {MAX_PIECES * form.seconds:.0f} s are used")
         pieces += found
-    if not pieces:
-        why = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3]) or f"no file of {', '.join(VIDEOS)}"
-        raise RequestError(f"no clip of {folder.name} can be used: {why}")
     return ClipSet(tuple(pieces), tuple(left_out), tuple(notes))
+
+
+@lru_cache(maxsize=1024)
+def _probed(path: Path, changed: int, size: int) -> MediaInfo:
+    return probe(path)
+
+
+@lru_cache(maxsize=1024)
+def _hashed(path: Path, changed: int, size: int) -> str:
+    return file_hash(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes with the file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise MediaError(f"{path.name} cannot be read: {error.strerror}") from error
+    return found.st_mtime_ns, found.st_size
 
 
 def with_trigger(text: str, trigger: str) -> str:
@@ -122,7 +163,7 @@ def _pieces(path: Path, seconds: float, sound: bool, caption: str, form: Format)
     count = min(MAX_PIECES, int((seconds + SLACK / form.fps) / form.seconds))
     if count == 0:
         raise MediaError(f"lasts {seconds:.2f} s; the model's clips last {form.seconds:.2f} s")
-    digest = file_hash(path)
+    digest = _hashed(path, *_stamp(path))
     return [Piece(path, digest, i * form.seconds, caption, sound) for i in range(count)]
 
 

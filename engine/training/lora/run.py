@@ -1,7 +1,6 @@
 """A whole LoRA training: scan, encode, train, write, into the library. Every part goes on from where it was left.
 
-A run has a folder: `run.json` (what it was started with), `checkpoint.pt`, `log.jsonl`, `samples/`, and at the end
-NAME.safetensors and `card.md`. Started again with the same settings it goes on; with others it is refused.
+A run has a folder (see progress.py). Started again with the same settings it goes on; with others it is refused.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ from engine.memory.sizes import read_sizes
 from engine.models import rope
 from engine.pipeline import MovaPipeline
 from engine.profile import ModelProfile, read_profile
-from engine.request import ClipRequest
+from engine.training import checkpoint
 from engine.training.log import read_lines
 from engine.training.loop import Figures, keep_memory, train
 from engine.training.lora import cache as store
 from engine.training.lora.card import card_text, metadata_of
-from engine.training.lora.clips import ClipSet, Format, scan
+from engine.training.lora.clips import ClipSet, Format, format_of, scan
 from engine.training.lora.memory import TrainPlan, load_of, make_train_plan
+from engine.training.lora.progress import CHECKPOINT, LOG, RUN, SAMPLES, tell
 from engine.training.lora.settings import LoraSettings
 from engine.training.lora.streamed import Frozen
 from engine.training.lora.task import Levels, LoraObjective, LoraTask
 
 log = logging.getLogger(__name__)
 
-RUN = "run.json"
 LOCK = "run.lock"
 SEEDS_APART = 100_003
 
@@ -95,21 +94,21 @@ def train_lora(
     order: LoraOrder,
     library: Library | None = None,
     until: int | None = None,
-    progress: store.Progress | None = None,
     accelerator: Accelerator | None = None,
+    finish: bool = False,
 ) -> LoraResult | None:
     """Trains, or goes on with, what `order` says.
 
     Args:
         library: where the finished LoRA goes; None leaves it in the run's folder.
         until: stop at this step, with a checkpoint.
-        progress: called with (stage, done, all) before training; steps are in the log.
+        finish: train no more; write the LoRA as the last checkpoint has it.
 
     Returns:
         None where it stopped before the end, and in all processes but the first.
 
     Raises:
-        RequestError: no usable clip, or the run's folder belongs to other settings.
+        RequestError: no usable clip, the run's folder belongs to other settings, or nothing was learned yet.
         KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
     """
     keep_memory()
@@ -120,7 +119,7 @@ def train_lora(
         world = accelerator.num_processes
         raise RequestError(f"a batch of {settings.batch} cannot be shared by {world} processes; use {world} or more")
     with _alone(order.folder) if accelerator.is_main_process else nullcontext():
-        return _train(order, device, accelerator, library, until, progress)
+        return _train(order, device, accelerator, library, 0 if finish else until, finish)
 
 
 def _train(
@@ -129,23 +128,32 @@ def _train(
     accelerator: Accelerator,
     library: Library | None,
     until: int | None,
-    progress: store.Progress | None,
+    finish: bool,
 ) -> LoraResult | None:
     settings, rank, world = order.settings, accelerator.process_index, accelerator.num_processes
     place = device if device.type == "cpu" else accelerator.device  # with several processes accelerate says cpu:0
+    folder, first = order.folder, accelerator.is_main_process
+    if finish and not (folder / CHECKPOINT).is_file():
+        raise RequestError(f"{order.name} has learned nothing yet: there is no checkpoint in {folder}")
+
+    def progress(*how_far: Any) -> None:
+        if first:
+            tell(folder, *how_far)
+
+    progress("load")
     way = plan_training(order, place, world)
     if way is not None:
         log.info("%s", way.why)
     plan = None if way is None or way.plain else way.base
     pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), place, plan)
-    form = _format(order, pipe)
+    form = format_of(order.model, order.size, order.frames)
     clips = scan(order.data, form, settings.trigger)
     for name, why in clips.left_out:
         log.warning("left out: %s: %s", name, why)
     for note in clips.notes:
         log.info("%s", note)
-    folder, encoders = order.folder, _encoders(order.model, pipe)
-    if accelerator.is_main_process:
+    encoders = _encoders(order.model, pipe)
+    if first:
         _claim(folder, order, clips, form, encoders.digests.towers, way)
     cache = store.Cache(cache_folder() / "lora-clips")
     old = order.old_prompts if settings.keep > 0 else ()
@@ -162,14 +170,18 @@ def _train(
     width = int(pipe.high_noise.config.video["dim"])
     how, objective = settings.optimization(width), task.objective
     parts = settings.accumulate if way is None else way.accumulate
+    progress("train")
     with frozen.carried():
         average = train(
             task, how, folder, settings.rhythm(), accelerator, until, groups=lambda _: objective.groups(),
             split=(lambda batch: task.split(batch, parts)) if parts > 1 else None,
         )  # fmt: skip
-    if (until is not None and until < settings.steps) or not accelerator.is_main_process:
+    whole = until is None or until >= settings.steps
+    if not first or not (whole or finish):
         return None
-    return _finish(order, clips, encoders.digests.towers, grown, objective, average, library)
+    progress("finish")
+    steps = settings.steps if whole else int(checkpoint.read(folder / CHECKPOINT)["step"])
+    return _finish(order, clips, encoders.digests.towers, grown, objective, average, library, steps)
 
 
 @contextmanager
@@ -223,12 +235,6 @@ def make_accelerator(device: torch.device, precision: str) -> Accelerator:
 def _weights_dtype(settings: LoraSettings, device: torch.device) -> torch.dtype:
     """The frozen weights: half of the memory on a card; on a processor float32, as they are used in sampling."""
     return torch.float32 if device.type == "cpu" else choose_precision(settings.precision, device)
-
-
-def _format(order: LoraOrder, pipe: MovaPipeline) -> Format:
-    width, height = order.size or pipe.profile.sizes[0]
-    asked = ClipRequest("", width, height, order.frames or pipe.profile.frames, pipe.profile.fps).checked(pipe.rules)
-    return Format(asked.width, asked.height, asked.fps, asked.frames)
 
 
 def _encoders(model: Path, pipe: MovaPipeline) -> store.Encoders:
@@ -352,7 +358,7 @@ def _task(
         old.append(store.Example(made["video"], made["audio"], None, text))
     blank = store.take(cache, store.blank_key(form, eyes))["condition"]
     empty = store.take(cache, store.text_key("", reader))["text"]
-    sampler = Sampler(pipe, form, sample_prompts(order, clips), order.folder / "samples", s.seed, frozen.left)
+    sampler = Sampler(pipe, form, sample_prompts(order, clips), order.folder / SAMPLES, s.seed, frozen.left)
     return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None), grown
 
 
@@ -407,6 +413,7 @@ def _finish(
     objective: LoraObjective,
     average: dict[str, torch.Tensor],
     library: Library | None,
+    steps: int,
 ) -> LoraResult:
     """Writes the averaged factors, the card and the preview; adds them to the library."""
     named = {id(p): n for n, p in objective.named_parameters()}
@@ -415,29 +422,14 @@ def _finish(
         for (part, module), (down, up) in grown.pairs.items()
     ]
     path = order.folder / f"{safe_name(order.name)}.safetensors"
-    metadata = metadata_of(order.name, order.model.name, base, order.settings, clips)
+    metadata = metadata_of(order.name, order.model.name, base, order.settings, clips, steps)
     write(path, factors, metadata)
-    shown = sorted((order.folder / "samples").glob("*.mp4"))
+    shown = sorted((order.folder / SAMPLES).glob("*.mp4"))
     last = [p for p in shown if shown and p.name.split("-")[1] == shown[-1].name.split("-")[1]]
-    lines = read_lines(order.folder / "log.jsonl")
-    card = card_text(metadata, clips, [f"samples/{p.name}" for p in last], lines)
+    lines = read_lines(order.folder / LOG)
+    card = card_text(metadata, clips, [f"{SAMPLES}/{p.name}" for p in last], lines)
     with atomic_file(order.folder / "card.md") as part:
         part.write_text(card, encoding="utf-8")
     if library is None:
         return LoraResult(path, clips)
     return LoraResult(path, clips, library.add(path, preview=last[0] if last else None))
-
-
-def read_progress(folder: Path) -> dict[str, Any]:
-    """What a page shows of a run: "steps", "step", "curves" (records of the log), "samples" (paths, oldest first)."""
-    run = folder / RUN
-    lines = read_lines(folder / "log.jsonl") if (folder / "log.jsonl").is_file() else []
-    steps = json.loads(run.read_text(encoding="utf-8"))["settings"]["steps"] if run.is_file() else 0
-    curves = [line for line in lines if "loss" in line]
-    return {
-        "steps": steps,
-        "step": max((line["step"] for line in lines), default=0),
-        "curves": curves,
-        "samples": sorted((folder / "samples").glob("*.mp4")),
-        "file": next(folder.glob("*.safetensors"), None),
-    }

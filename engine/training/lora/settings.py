@@ -1,14 +1,19 @@
-"""What can be chosen when a LoRA is trained. Every default is meant to be good enough for a first try."""
+"""What can be chosen when a LoRA is trained. Every default is meant to be good enough for a first try.
+
+Imports no torch: the page offers these settings, too.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import RequestError
 from engine.lora.keys import AUDIO, BRIDGE, HIGH, LOW
-from engine.training.flow import NoiseLevels
-from engine.training.loop import Optimization, Rhythm
+
+if TYPE_CHECKING:
+    from engine.training.flow import NoiseLevels
+    from engine.training.loop import Optimization, Rhythm
 
 LEARN: dict[str, tuple[str, ...]] = {
     "both": (HIGH, LOW, AUDIO, BRIDGE), "picture": (HIGH, LOW), "sound": (AUDIO, BRIDGE),
@@ -115,15 +120,21 @@ class LoraSettings:
 
     def optimization(self, width: int) -> Optimization:
         """AdamW with a climb and a half cosine."""
+        from engine.training.loop import Optimization
+
         warmup = min(self.warmup, max(1, self.steps // 4))
         return Optimization(self.steps, self.rate_for(width), warmup, decay=self.decay, ema=self.ema, betas=(0.9, 0.99))
 
     def rhythm(self) -> Rhythm:
-        """Ten lines of log between two samples; no samples means that held-out figures come at the end alone."""
-        return Rhythm(log=10, evaluate=self.sample_every or self.steps, save=self.save_every)
+        """A line of log every step, for whoever watches; without samples held-out figures come at the end alone."""
+        from engine.training.loop import Rhythm
+
+        return Rhythm(log=1, evaluate=self.sample_every or self.steps, save=self.save_every)
 
     def levels(self, video_shift: float, audio_shift: float) -> NoiseLevels:
         """How noise levels are drawn; neither side is ever given clean."""
+        from engine.training.flow import NoiseLevels
+
         return NoiseLevels(self.equal, 0.0, 0.0, 0.0, video_shift, audio_shift)
 
     def to_dict(self) -> dict[str, Any]:
