@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from engine.errors import CheckpointError
-from engine.models import AudioTower, AudioVAE, Bridge, VideoTower
+from engine.models import AudioTower, AudioVAE, Bridge, DualTower, VideoTower
 from engine.models.towers import known_options
 from engine.schedule import ScheduleConfig
 
@@ -298,3 +298,28 @@ def _listed(names: list[str]) -> str:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def check_channels(
+    high_noise: DualTower, low_noise: DualTower, video_vae: AutoencoderKLWan, audio_vae: AudioVAE, text_width: int
+) -> None:
+    """Towers, VAEs and text encoder must fit each other.
+
+    Raises:
+        CheckpointError: two do not; the message names what and both numbers.
+    """
+    z, stride = int(video_vae.config.z_dim), int(video_vae.config.scale_factor_temporal)
+    video, audio, other = high_noise.config.video, high_noise.config.audio, low_noise.config.video
+    wanted: list[tuple[str, Any, Any]] = [
+        ("video_dit in_dim", video["in_dim"], 2 * z + stride),
+        ("video_dit out_dim", video["out_dim"], z),
+        ("audio_dit in_dim", audio["in_dim"], audio_vae.config.latent_dim),
+        ("audio_dit out_dim", audio["out_dim"], audio_vae.config.latent_dim),
+        ("video_dit text_dim", video["text_dim"], text_width),
+        ("audio_dit text_dim", audio["text_dim"], text_width),
+    ]
+    wanted += [(f"video_dit_2 {name}", other[name], video[name]) for name in ("in_dim", "out_dim", "text_dim")]
+    wanted.append(("video_dit_2 patch_size", list(other["patch_size"]), list(video["patch_size"])))
+    for name, found, needed in wanted:
+        if found != needed:
+            raise CheckpointError(f"{name} is {found}, but the other components need {needed}")

@@ -25,8 +25,8 @@ from engine.memory.streaming import Layout, Network, Streamer
 from engine.models.dual_tower import JointBlock
 
 if TYPE_CHECKING:
+    from engine.loaded import LoadedModel
     from engine.models import DualTower
-    from engine.pipeline import MovaPipeline
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -42,7 +42,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Carrier:
     """Everything is where it was loaded."""
 
-    def __init__(self, pipe: MovaPipeline, plan: Plan | None = None) -> None:
+    def __init__(self, pipe: LoadedModel, plan: Plan | None = None) -> None:
         self.pipe, self.plan = pipe, plan
         self._tiles = "none" if plan is None else plan.tiles
         self._swept = False
@@ -155,7 +155,7 @@ class PlannedCarrier(Carrier):
         streamer: of the experts; None where all of them stay on the device.
     """
 
-    def __init__(self, pipe: MovaPipeline, plan: Plan, packed: PackedStore | None = None) -> None:
+    def __init__(self, pipe: LoadedModel, plan: Plan, packed: PackedStore | None = None) -> None:
         super().__init__(pipe, plan)
         self.plan: Plan = plan
         self._device = torch.device(plan.device)

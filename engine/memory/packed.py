@@ -19,7 +19,10 @@ from typing import Any
 import torch
 
 from engine.memory.eight_bit import EightBitLinear
+from engine.memory.plan import Plan
 from engine.memory.slabs import ALIGN, Part
+from engine.texts import file_digest
+from engine.weights import WEIGHT_STEM, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -114,3 +117,13 @@ def _is_right(file: Path, size: int) -> bool:
 def holds_packed(part: Part) -> bool:
     """Whether anything of it is stored in 8 bits."""
     return any(isinstance(entry.owner, EightBitLinear) for entry in part.entries)
+
+
+def packed_store(folder: Path, model: Path, plan: Plan) -> PackedStore:
+    """Of the blocks of `model` as `plan` stores them, known by their files' content."""
+    content = hashlib.sha256(f"{plan.weights} {plan.dtype} {torch.__version__}".encode())
+    for name in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"):
+        content.update((model / name / "config.json").read_bytes())
+        for file in weight_files(model / name, WEIGHT_STEM):
+            content.update(file_digest(file))
+    return PackedStore(folder, content.hexdigest())

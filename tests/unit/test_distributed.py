@@ -10,7 +10,7 @@ from engine import MovaPipeline
 from engine.distributed.clip import make_together, way
 from engine.distributed.guidance import GuidanceSplit
 from engine.guidance import branches, combine
-from engine.pipeline import noise_for
+from engine.inputs import noise_for
 from engine.schedule import paired_steps
 from tests.memory_parts import SMALL, TINY, plan, storage
 
@@ -70,12 +70,6 @@ def test_streamed_blocks_and_ulysses_go_together():
     streamed = plan(experts="swap", at_once=1, **storage("pageable", 1))
     together = make_together(2, TINY, streamed, 2, ARGUMENTS | {"num_frames": 5}, "ulysses")
     assert apart(together, alone(ARGUMENTS | {"num_frames": 5}, at_once=1)) <= 1e-5
-
-
-def test_more_steps_of_the_sound_on_two_processes():
-    more = ARGUMENTS | {"num_frames": 5, "sound_steps": 2}
-    for kind in ("guidance", "ulysses"):
-        assert apart(make_together(2, TINY, RESIDENT, 2, more, kind), alone(more, at_once=2)) <= 1e-5
 
 
 def test_which_way():

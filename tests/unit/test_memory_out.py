@@ -8,14 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-import engine.pipeline as pipeline
-from engine import MovaPipeline
+from engine import MovaPipeline, loaded, pipeline
 from engine.errors import OutOfMemory
 from engine.memory.choose import Ledger
 from engine.memory.machine import Machine, Rates
 from tests.memory_parts import TINY, plan, run, same, storage
 
-STAGES = {"text": "encode_text", "picture": "condition_latents", "denoise": "denoise", "decode": "decode_video"}
+STAGES = {
+    "text": (loaded, "encode_text"),
+    "picture": (loaded, "condition_latents"),
+    "denoise": (pipeline, "denoise"),
+    "decode": (loaded, "decode_video"),
+}
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     MemoryError(),
@@ -42,7 +46,7 @@ def host_bytes(pipe) -> int:
 
 def failing(monkeypatch, stage: str, times: int, error: Exception, at_step: int = 3) -> list[str]:
     """Lets a stage's function run out of memory the first `times` times, holding a large tensor as it does."""
-    real, calls = getattr(pipeline, STAGES[stage]), []
+    real, calls = getattr(*STAGES[stage]), []
 
     def broken(*args, **kwargs):
         calls.append(stage)
@@ -64,7 +68,7 @@ def failing(monkeypatch, stage: str, times: int, error: Exception, at_step: int 
         args[10] = stop
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline, STAGES[stage], broken)
+    monkeypatch.setattr(*STAGES[stage], broken)
     return calls
 
 

@@ -55,7 +55,7 @@ def test_batched_guidance_equals_separate_passes(pipe, bridge):
 
 
 def pipe_noise(pipe, seed):
-    from engine.pipeline import noise_for
+    from engine.inputs import noise_for
 
     return noise_for(seed, "video", (16, 3, 8, 12))[None], noise_for(seed, "audio", (16, 19))[None]
 
