@@ -29,7 +29,7 @@ COMMANDS = {
     "doctor": ("engine.doctor", None, "here", "say what this machine can do and what is wrong (--json)"),
     "bench": ("tests.bench", None, "root", "measure this machine: every way to run, kernels, plans"),
     "test": ("pytest", "test studio enhancer", "root", "run all tests; takes pytest's own arguments"),
-    "setup": (None, "enhancer", "root", "check the environment and repair or rebuild it"),
+    "setup": (None, "studio enhancer", "root", "check the environment and repair or rebuild it"),
     "update": ("bootstrap.update", None, "here", "change to another version (an archive), or back to the one before"),
     "shortcuts": ("bootstrap.shortcuts", None, "here", "make entries in the start menu and on the desktop"),
     "uninstall": ("bootstrap.uninstall", None, "here", "say what goes and what stays, and take the installation away"),

@@ -17,13 +17,14 @@ from app.guard import Visitor, visitor_of
 from app.receiving import received
 from app.sessions import Sessions
 from app.suggest import Suggestions
-from app.tabs import channel, create, library, log, models, settings
+from app.tabs import channel, create, first_run, library, log, models, settings
 from app.tabs.fields import preset_names, size_choices
 from app.tabs.form import Form
 from app.tabs.loras import add_lora
 from app.tabs.parts import part
 from app.theme import ASSETS, icons
 from app.words import PRODUCT, labels
+from app.writer_setup import WriterSetup
 from engine.errors import LoraError, MediaError
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 
 
-def build_page(core: Core, sessions: Sessions, drafts: Drafts) -> tuple[gr.Blocks, gr.I18n]:
+def build_page(core: Core, sessions: Sessions, drafts: Drafts, writer: WriterSetup) -> tuple[gr.Blocks, gr.I18n]:
     """The whole page and its words, for `gradio.mount_gradio_app`."""
     words = labels()
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)) as page:
         gr.HTML(icons(), elem_id="icons", apply_default_css=False, js_on_load=None)
         part("topbar")
+        first_run.build(core, writer)
         opened = gr.State(False)
         wire = channel.build(core, sessions)
         with gr.Tabs(elem_id="tabs"):

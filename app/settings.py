@@ -30,6 +30,7 @@ class Settings(BaseModel):
         keep_latents: keep each clip's latents, so that "sound again" loses nothing (about 10 MB for 8 s at 360p).
         notify: "off", "sound" or "message" when a clip is done.
         guest_jobs: unfinished jobs a guest may have. share_hours: a shared page shuts to guests after that long.
+        welcomed: the first-run panel was dismissed, or its first clip begun.
         upload_megabytes: largest picture or video that can be brought in.
         presets: own presets, name -> fields of `JobSpec`. form: the Create form as it was left.
     """
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     guest_jobs: int = Field(default=3, ge=1, le=100)
     share_hours: float = Field(default=8.0, gt=0, le=168)
     upload_megabytes: int = Field(default=64, ge=1, le=1024)
+    welcomed: bool = False
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     form: dict[str, Any] = Field(default_factory=dict)
 

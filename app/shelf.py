@@ -14,9 +14,9 @@ from typing import Literal
 from app.core import Core
 from engine.downloads import Entry, Hub, Installed, Progress, Shelf
 from engine.downloads.background import Background, State
-from engine.downloads.hub import read_token
 from engine.downloads.manifest import Unfinished
 from engine.downloads.shelf import catalogue_of
+from engine.downloads.token import read_token
 from engine.errors import Cancelled, MovaError, RequestError
 from engine.folders import fault_of, read_places
 from prompt_enhancer import catalogue as writers

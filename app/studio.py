@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from app.core import Core
+    from app.writer_setup import WriterSetup
 
 log = logging.getLogger(__name__)
 
@@ -43,33 +44,36 @@ def run(options: Options) -> int:
     from app.core import open_core
     from app.drafts import Drafts
     from app.server import make_server, serve
+    from app.writer_setup import WriterSetup
 
     core = open_core(options)
-    drafts = Drafts(core.settings)
+    drafts, writer = Drafts(core.settings), WriterSetup(options.offline)
     try:
         core.profile()  # a wrong --model is said at once, not by the first job
         app = make_server(core)
-        mount_page(app, core, drafts)
-        serve(core, app, lambda address: opened(core, app, address))
+        mount_page(app, core, drafts, writer)
+        serve(core, app, lambda address: opened(core, app, address, writer))
     except KeyboardInterrupt:  # the server has closed by then; this is how a studio is ended
         log.info("ended by Ctrl-C")
     finally:
+        writer.stop()
         drafts.write()
         core.close()
     return 0
 
 
-def mount_page(app: FastAPI, core: Core, drafts: Any) -> None:
-    """Puts the page on the server's app."""
+def mount_page(app: FastAPI, core: Core, drafts: Any, writer: WriterSetup | None = None) -> None:
+    """Puts the page on the server's app; `writer` is what it tells about the enhancer's set-up."""
     import gradio as gr
 
     from app.early import EarlyHead
     from app.page import add_routes, build_page
     from app.theme import early_head, styles, theme
     from app.words import LANGUAGES, table
+    from app.writer_setup import WriterSetup
 
     add_routes(app, core)
-    page, words = build_page(core, app.state.sessions, drafts)
+    page, words = build_page(core, app.state.sessions, drafts, writer or WriterSetup(core.options.offline))
     gr.mount_gradio_app(
         app,
         page,
@@ -97,9 +101,10 @@ def mount_page(app: FastAPI, core: Core, drafts: Any) -> None:
     app.add_middleware(EarlyHead, head=head)
 
 
-def opened(core: Core, app: FastAPI, address: str) -> None:
-    """The page answers: start the worker, say where the page is, show it."""
+def opened(core: Core, app: FastAPI, address: str, writer: WriterSetup) -> None:
+    """The page answers: start the worker and what set-up left for later, say where the page is, show it."""
     core.start()
+    writer.start()
     print(f"MOVA Studio is at {address}", flush=True)
     sessions = app.state.sessions
     if sessions.made:

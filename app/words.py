@@ -10,6 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from app.first_words import FIRST_WORDS
+
 LANGUAGES = ("en", "zh")
 COOKIE = "studio_language"  # set by the page's first script
 PRODUCT = "MOVA Studio"
@@ -473,6 +475,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "doctor_wait": ("Says what this machine can do and what to mend.", "说明这台电脑能做什么、需要修什么。"),
     "doctor_busy": ("Looking… this takes some seconds.", "检查中……需要几秒。"),
     "log_search": ("Find in the log", "在日志中查找"),
+    **FIRST_WORDS,
 }
 
 

@@ -144,7 +144,12 @@ def detect() -> Choice:
         if forced not in TAGS:
             raise ValueError(f"MOVA_BACKEND is {forced!r}; it can be one of: {', '.join(TAGS)}")
         return Choice(forced, "set by MOVA_BACKEND")
-    return choose(parse_smi(_ask_driver()), platform.system(), amd_targets(KFD))
+    return choose(cards(), platform.system(), amd_targets(KFD))
+
+
+def cards() -> list[Gpu]:
+    """The NVIDIA cards of this machine, as their driver describes them; none where there is no driver."""
+    return parse_smi(_ask_driver())
 
 
 def amd_targets(nodes: Path) -> list[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from bootstrap import backend, store, update
 from bootstrap.installer import SetupError, clean_environment
-from bootstrap.setup import ensure
+from bootstrap.setup import OPTIONAL, ensure
 from bootstrap.store import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 Command = tuple[str | None, str | None, str, str]
-STUDIO: Command = ("app.studio", "studio enhancer", "here", "the studio")
+STUDIO: Command = ("app.studio", "studio", "here", "the studio")  # it adds the enhancer itself, once its page answers
 
 
 def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path | str = ROOT) -> int:
@@ -59,6 +59,8 @@ def main(commands: Mapping[str, Command], argv: Sequence[str], root: Path | str 
     if not present and name != "studio":
         return _complain(f"{name!r} is not part of this version.", 2)
     groups = ("base", *(group for group in (wanted or "").split() if layout.lock_file(group).is_file()))
+    if module is None and store.read_stamp(layout.env) is None:
+        groups = tuple(group for group in groups if group not in OPTIONAL)  # nobody waits for it before the first clip
     try:
         ensure(layout, groups, check=module is None)
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from bootstrap import backend, store
+from bootstrap import backend, store, wheels
 from bootstrap.installer import (
     Progress,
     SetupError,
@@ -50,14 +50,15 @@ def is_current(layout: Layout, groups: tuple[str, ...]) -> bool:
         return False
     if os.environ.get("MOVA_BACKEND", stamp.backend) != stamp.backend:
         return False
-    return all(_has(layout, stamp, group) or _given_up(layout, group) for group in groups)
+    return all(has(layout, stamp, group) or given_up(layout, group) for group in groups)
 
 
-def _has(layout: Layout, stamp: Stamp, group: str) -> bool:
+def has(layout: Layout, stamp: Stamp, group: str) -> bool:
+    """Whether this group is installed as locked now."""
     return stamp.groups.get(group) == layout.lock_hash(group)
 
 
-def _given_up(layout: Layout, group: str) -> bool:
+def given_up(layout: Layout, group: str) -> bool:
     """Whether this optional group, as locked now, could not be built here; `setup` tries again."""
     try:
         return group in OPTIONAL and _note(layout.env, group).read_text() == layout.lock_hash(group)
@@ -93,16 +94,37 @@ def ensure(layout: Layout, groups: tuple[str, ...], check: bool = False) -> None
 def _offer(layout: Layout, group: str, again: bool) -> None:
     """Add a group that not every machine can build; a failure is told, and kept in mind until `again`."""
     stamp = store.read_stamp(layout.env)
-    if stamp is None or _has(layout, stamp, group) or (_given_up(layout, group) and not again):
+    if stamp is None or has(layout, stamp, group) or (given_up(layout, group) and not again):
         return
     try:
-        if not _add(layout, stamp, (group,)):
+        if not _add_built(layout, stamp, group):
             _build(layout, tuple(dict.fromkeys((*stamp.groups, group))))
     except SetupError as error:
         _note(layout.env, group).write_text(layout.lock_hash(group))
         _say(f"{error}\n\n{_WITHOUT.format(group=group)}")
     else:
         _note(layout.env, group).unlink(missing_ok=True)
+
+
+def add_optional(layout: Layout, group: str) -> None:
+    """Add such a group to an environment that may be in use: no other package is touched. Hold the lock.
+
+    Raises:
+        SetupError: it could not be added, which is kept in mind; or the environment is not whole, or not ours.
+    """
+    stamp = store.read_stamp(layout.env)
+    if stamp is None or (layout.env / store.ADDING).exists():
+        raise SetupError(f"{layout.env} is not as it should be; close the studio and start: python launch.py setup")
+    if has(layout, stamp, group):
+        return
+    try:
+        added = _add_built(layout, stamp, group)
+    except SetupError as error:
+        _note(layout.env, group).write_text(layout.lock_hash(group))
+        raise SetupError(f"{error}\n\n{_WITHOUT.format(group=group)}") from None
+    if not added:
+        raise SetupError(f"{layout.env} is damaged; close the studio and start: python launch.py setup")
+    _note(layout.env, group).unlink(missing_ok=True)
 
 
 _WITHOUT = (
@@ -168,6 +190,27 @@ def _add(layout: Layout, stamp: Stamp, groups: tuple[str, ...]) -> bool:
             raise SetupError(_failed(layout, f"The packages for {group!r} could not be installed"))
         store.add_group(layout.env, stamp, group, digest)
         stamp = store.read_stamp(layout.env) or stamp
+    progress.line(f"Ready after {progress.elapsed()}.")
+    return True
+
+
+def _add_built(layout: Layout, stamp: Stamp, group: str) -> bool:
+    """As `_add`, for a group that is built here: the environment is not touched before all of it is built."""
+    progress, python = Progress(1), store.python_in(layout.env)
+    lines, digest = locked_lines(layout, group), layout.lock_hash(group)
+    progress.step(f"Building {_count(lines)} packages for {group!r} (minutes)")
+    made = wheels.make(layout.state, layout.log, python, lines, progress)
+    if not made:
+        raise SetupError(_failed(layout, f"The packages for {group!r} could not be built"))
+    marker = layout.env / store.ADDING
+    marker.touch()
+    installed = wheels.install(layout.state, layout.log, python, made, progress)
+    if not _files_complete(layout, layout.env, stamp.backend, "--note"):
+        return False
+    marker.unlink()
+    if not installed:
+        raise SetupError(_failed(layout, f"The packages for {group!r} could not be installed"))
+    store.add_group(layout.env, stamp, group, digest)
     progress.line(f"Ready after {progress.elapsed()}.")
     return True
 

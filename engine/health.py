@@ -16,9 +16,10 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from engine.downloads.hub import is_offline, token_file
+from engine.downloads.hub import is_offline
 from engine.downloads.layout import describe_folder
 from engine.downloads.shelf import Shelf
+from engine.downloads.token import note_file, token_file
 from engine.errors import CheckpointError
 from engine.finding import Finding
 from engine.folders import MODEL_INDEX, data_folder, fault_of, read_places
@@ -180,6 +181,8 @@ def check_proxy() -> Finding:
 def check_token() -> Finding:
     """The hub's token is for its owner's eyes."""
     path = token_file(data_folder())
+    if note_file(data_folder()).is_file():
+        return Finding("token", "ok", "kept in the system's keyring")
     if not path.is_file():
         return Finding("token", "ok", "none is kept; none is needed for the models of the list")
     if os.name != "nt" and path.stat().st_mode & 0o077:

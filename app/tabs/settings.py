@@ -14,6 +14,7 @@ from gradio.components import Component
 
 from app.core import Core
 from app.guard import visitor_of
+from app.tabs import token
 from app.tabs.create import QUIET
 from app.tabs.parts import Answer, part
 from app.words import language_of, say
@@ -76,11 +77,13 @@ def _page_section(words: gr.I18n) -> dict[str, Component]:
     with gr.Column(elem_classes="section", min_width=0):
         _heading(words, "section_page")
         languages: list[Any] = [(words("language_auto"), "auto"), *LANGUAGE_NAMES]
-        return {
+        fields: dict[str, Component] = {
             "language": gr.Dropdown(languages, value="auto", label=words("language"), elem_id="language"),
             "theme": _choice(words, "theme", dark="dark", light="light", auto="theme_auto"),
             "notify": _choice(words, "notify", off="notify_off", sound="notify_sound", message="notify_message"),
         }
+        part("firstagain")
+    return fields
 
 
 def _sharing_section(words: gr.I18n) -> dict[str, Component]:
@@ -96,7 +99,11 @@ def _sharing_section(words: gr.I18n) -> dict[str, Component]:
 def _folder_section(words: gr.I18n) -> dict[str, Component]:
     with gr.Column(elem_classes="section", min_width=0):
         _heading(words, "section_folders")
-        return {"results": gr.Textbox(label=words("folder"), interactive=False, max_lines=2, elem_id="results-folder")}
+        field = gr.Textbox(label=words("folder"), interactive=False, max_lines=2, elem_id="results-folder")
+    with gr.Column(elem_classes="section", min_width=0):
+        _heading(words, "section_downloads")
+        token.build()
+    return {"results": field}
 
 
 def _heading(words: gr.I18n, key: str) -> None:

@@ -19,6 +19,11 @@
     where.addEventListener("keydown", (event) => { if (event.key === "Enter" && !change.hidden) change.click(); });
     const lists = Object.fromEntries(KINDS.map((kind) => [kind, h("div.modellist", { role: "list" })]));
     const sections = KINDS.map((kind) => h("section", { hidden: true, "data-kind": kind }, h("h2", {}, t(`models_${kind}`)), lists[kind]));
+    const writer = h("p.writer", { role: "status", hidden: true }); // the program that the enhancer's models need
+    const tell = () => { writer.textContent = studio.writerWords || ""; writer.hidden = !studio.writerWords; };
+    document.addEventListener("studio:writer", tell);
+    tell();
+    sections[1].firstChild.after(writer);
     root.append(sections[0], sections[1], sections[2],
       h("div.modelsfoot", {}, h("label.where", {}, icon("folder"), h("span", {}, t("models_where")), where), change, free, h("p.hint", {}, t("models_note"))));
 

@@ -1,7 +1,7 @@
 """Models on this machine: fetched, verified, shared, moved. Imports no torch.
 
 catalogue.py  the models that the studio knows, their licences and sizes
-hub.py        the hub's protocol: listings, files in ranges, retries, the token
+hub.py        the hub's protocol: listings, files in ranges, retries. token.py: who you are, for models that ask
 partial.py    one file on its way: which bytes have arrived, kept beside it on disk
 transfer.py   several files over several connections, verified before they get their names
 manifest.py   what is known of a model; layout.py: whether a folder holds one

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from engine.downloads.hub import Hub, read_token
+from engine.downloads.hub import Hub
 from engine.downloads.manifest import Plan
 from engine.downloads.shelf import Shelf
+from engine.downloads.token import read_token
 from engine.downloads.transfer import Progress
 from engine.errors import Cancelled, MovaError
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 
 from engine.downloads.files import existing
-from engine.downloads.hub import DownloadError, Hub, keep_token, read_token
+from engine.downloads.hub import DownloadError, Hub
 from engine.downloads.manifest import Plan
 from engine.downloads.shelf import Shelf, catalogue_of
+from engine.downloads.token import keep_token, read_token, token_file
 from engine.downloads.transfer import CONNECTIONS, Progress
 from engine.errors import Cancelled, CheckpointError, MovaError
 
@@ -264,8 +265,9 @@ def _token(args: argparse.Namespace, shelf: Shelf, stop: threading.Event) -> int
         print("The token is forgotten.")
         return 0
     token = getpass.getpass("Token (it is not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
-    path = keep_token(shelf.data, token)
-    print(f"Kept in {path}, for you alone to read." if path else "No token was given; the kept one is forgotten.")
+    places = {"keyring": "the system's keyring", "file": f"{token_file(shelf.data)}, for you alone to read"}
+    place = keep_token(shelf.data, token)
+    print(f"Kept in {places[place]}." if place else "No token was given; the kept one is forgotten.")
     return 0
 
 

@@ -11,7 +11,6 @@ message and no log.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -20,7 +19,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -283,7 +281,7 @@ class Hub:
             page = f"{self.endpoint}/{'/'.join(what.split('/')[:2])}"
             raise DownloadError(
                 f"{what}: {how} ({status}). Accept its terms at {page}, make a token in your settings there, and keep "
-                "it with: python launch.py models token"
+                "it in Settings, or with: python launch.py models token"
             )
         if status in NEVER:
             raise DownloadError(f"{what} is not at {self.endpoint} (answer {status})")
@@ -360,42 +358,3 @@ def _cause(error: BaseException) -> str:
         if isinstance(error, kind):
             return text
     return "the answer makes no sense"
-
-
-# ---- the token
-
-
-def token_file(folder: Path) -> Path:
-    return folder / "hub-token"
-
-
-def read_token(folder: Path) -> str:
-    """The token: HF_TOKEN, else the file that `keep_token` wrote, else ""."""
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        return token
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return token_file(folder).read_text(encoding="ascii").strip()
-    return ""
-
-
-def keep_token(folder: Path, token: str) -> Path | None:
-    """Keeps the token in a file that only its owner can read; "" removes it.
-
-    Raises:
-        DownloadError: it does not look like a token.
-    """
-    path = token_file(folder)
-    token = token.strip()
-    if not token:
-        path.unlink(missing_ok=True)
-        return None
-    if not re.fullmatch(r"[\x21-\x7e]{8,512}", token):
-        raise DownloadError("that is not a token: a token is one word of letters, digits and signs")
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token + "\n")
-    os.replace(fresh, path)
-    return path

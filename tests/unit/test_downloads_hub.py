@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import stat
 import threading
 import time
 from pathlib import Path
@@ -17,8 +16,6 @@ from engine.downloads.hub import (
     HubFile,
     Offline,
     Retry,
-    keep_token,
-    read_token,
     safe_path,
 )
 from engine.errors import Cancelled
@@ -167,22 +164,6 @@ def test_token_is_not_sent_over_an_open_line(caplog: pytest.LogCaptureFixture) -
         assert hub._authorization() == {}
     assert "not encrypted" in caplog.text
     assert "Secret" not in caplog.text
-
-
-def test_token_is_kept_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    assert read_token(tmp_path) == ""
-    path = keep_token(tmp_path / "data", " hf_abcdefgh\n")
-    assert path is not None
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read_token(tmp_path / "data") == "hf_abcdefgh"
-    monkeypatch.setenv("HF_TOKEN", "hf_from_outside")
-    assert read_token(tmp_path / "data") == "hf_from_outside"
-    for bad in ("two words", "short", "größe-größe"):
-        with pytest.raises(DownloadError, match="not a token"):
-            keep_token(tmp_path / "data", bad)
-    assert keep_token(tmp_path / "data", "") is None
-    assert not path.exists()
 
 
 @pytest.mark.parametrize("endpoint", ["not an address", "ftp://x", "http://"])
