@@ -72,6 +72,12 @@ def test_streamed_blocks_and_ulysses_go_together():
     assert apart(together, alone(ARGUMENTS | {"num_frames": 5}, at_once=1)) <= 1e-5
 
 
+def test_more_steps_of_the_sound_on_two_processes():
+    more = ARGUMENTS | {"num_frames": 5, "sound_steps": 2}
+    for kind in ("guidance", "ulysses"):
+        assert apart(make_together(2, TINY, RESIDENT, 2, more, kind), alone(more, at_once=2)) <= 1e-5
+
+
 def test_which_way():
     assert [way(n, 2) for n in (2, 3, 4)] == ["guidance", "ulysses", "ulysses"]
     assert way(3, 3) == "guidance"
