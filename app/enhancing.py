@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 AUTOMATIC = "automatic"
 DONE = "written_by"
+LOOK = "look"  # false: the picture is only measured, though a vision model is there
 LONGEST = 16_000  # characters of what may be kept about the enhancer in one job
 ASKED = {"language": str, "style": str, "length": int, "model": str}
 
@@ -91,9 +92,15 @@ def enhanced(spec: JobSpec, image: Path | None, triggers: tuple[str, ...], stopp
 def _request(spec: JobSpec, image: Path | None, triggers: tuple[str, ...]) -> EnhanceRequest:
     """What the enhancer is asked; fields of another type than theirs are as if not given."""
     from prompt_enhancer import EnhanceRequest
+    from prompt_enhancer.request import OFF
 
     said = spec.enhancer or {}
     given = {name: said[name] for name, kind in ASKED.items() if isinstance(said.get(name), kind) and said[name] != ""}
     return EnhanceRequest(
-        idea=spec.idea or spec.prompt, image=image, trigger_words=triggers, seed=(spec.seed or 0) % 2**31, **given
+        idea=spec.idea or spec.prompt,
+        image=image,
+        trigger_words=triggers,
+        vision=OFF if said.get(LOOK) is False else None,
+        seed=(spec.seed or 0) % 2**31,
+        **given,
     )

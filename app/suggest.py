@@ -16,41 +16,74 @@ from app.core import Core
 from app.guard import Visitor, shown
 from engine.errors import LoraError, MovaError, RequestError
 from engine.lora import Choice, triggers
-from prompt_enhancer import EnhancedPrompt, EnhanceRequest, EnhancerError, enhance, missing
-from prompt_enhancer.catalogue import BUNDLED_NAME, RECOMMENDED, installed
-from prompt_enhancer.request import RULES
+from prompt_enhancer import EnhancedPrompt, EnhanceRequest, EnhancerError, ModelError, enhance, missing
+from prompt_enhancer.catalogue import BUNDLED_NAME, RECOMMENDED, installed, own_file
+from prompt_enhancer.request import OFF, RULES
 
 log = logging.getLogger(__name__)
 
 MAX_SEED = 2**31
 
 
-def models(guest: bool) -> dict[str, Any]:
-    """What can write: installed models and rules; for the owner also those that could be had, with their sizes."""
-    there = installed()
-    known = {one.name: one for one in RECOMMENDED}
-    offered = [{"name": name, "title": known[name].name if name in known else name, "there": True} for name in there]
+def writers(data: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
+    """What can write: installed models and rules; for the owner also those that could be had, with their sizes.
+
+    "eyes" is the first of those installed that can see a picture, "" for none; "eyes_get" one that could be had.
+
+    Args:
+        data: may have "file", the path of an own model: then the answer is about that file alone.
+
+    Raises:
+        NotAllowed: a guest names a file. RequestError: that file holds no language model.
+    """
+    if data.get("file"):
+        visitor.require_owner()
+        try:
+            own = own_file(str(data["file"]))
+        except ModelError as error:
+            raise RequestError(str(error)) from None
+        return {"file": {"path": str(own.path), "title": own.name, "sees": own.projector is not None}}
+    there, guest = installed(), visitor.guest
+    offered: list[dict[str, Any]] = [
+        {"name": name, "title": name, "there": True, "sees": one.projector is not None} for name, one in there.items()
+    ]
+    eyes = next((name for name, one in there.items() if one.projector), "")
     if not guest:
         offered += [
             {"name": one.name, "title": one.name, "there": False, "size": one.size, "licence": one.licence}
             for one in RECOMMENDED
             if one.name not in there
         ]
-    return {"models": offered, "bundled": BUNDLED_NAME, "rules": RULES, "missing": "" if guest else missing()}
+    seeing = next(one for one in RECOMMENDED if one.projector)
+    return {
+        "models": offered,
+        "bundled": BUNDLED_NAME,
+        "rules": RULES,
+        "missing": "" if guest else missing(),
+        "eyes": eyes,
+        "eyes_get": None if guest else {"name": seeing.name, "size": seeing.size},
+        "may_add": not guest,
+    }
 
 
 def request_of(core: Core, asked: Mapping[str, Any], visitor: Visitor) -> EnhanceRequest:
     """What the page asks for, checked against what this visitor may use.
 
     Args:
-        asked: "idea"; may have "image" (an upload's id), "loras" (as in settings of a clip), "model", "seed".
+        asked: "idea"; may have "image" (an upload's id), "loras" (as in settings of a clip), "model" (a name, or the
+            owner's own file), "look" (false: the picture is only measured), "seed".
 
     Raises:
-        RequestError: the model is not one that can be chosen here. NotFound: the picture is not the visitor's.
+        RequestError: the model is not one that can be chosen here, or there is nothing to write about.
+        ModelError: the owner's file is not there any more. NotFound: the picture is not the visitor's.
     """
     model = asked.get("model") or None
     if model is not None and model != RULES and model not in installed():
-        raise RequestError(f"there is no writer {str(model)[:60]!r} here; choose {BUNDLED_NAME} or {RULES}")
+        if visitor.guest or not str(model).lower().endswith(".gguf"):
+            raise RequestError(f"there is no writer {str(model)[:60]!r} here; choose {BUNDLED_NAME} or {RULES}")
+        model = str(own_file(str(model)).path)
+    if not str(asked.get("idea") or "").strip() and not asked.get("image"):
+        raise RequestError("there is no idea yet; a few words or a picture will do")
     image = None
     if asked.get("image"):
         image = core.uploads.path(core.uploads.get(str(asked["image"]), visitor.scope))
@@ -60,6 +93,7 @@ def request_of(core: Core, asked: Mapping[str, Any], visitor: Visitor) -> Enhanc
         image=image,
         trigger_words=trigger_words(core, asked.get("loras")),
         model=model,
+        vision=OFF if asked.get("look") is False else None,
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < MAX_SEED else 0,
     )
 

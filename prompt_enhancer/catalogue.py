@@ -155,6 +155,29 @@ def projector_of(path: Path) -> Path | None:
     return None
 
 
+def own_file(text: str) -> Chosen:
+    """The language model in a file anywhere on this machine. Only a look at its name and first bytes.
+
+    Raises:
+        ModelError: there is none; the message says what would be one.
+    """
+    path = Path(text.strip().strip("\"'")).expanduser()
+    if path.suffix.lower() != ".gguf":
+        raise ModelError(f"{path.name[:80]!r} does not end in .gguf; name the file of a language model")
+    if not path.is_absolute():
+        raise ModelError(f"{text[:80]!r} is not a whole path; write it from the root or the drive on")
+    if path.name.lower().startswith(PROJECTORS):
+        raise ModelError(f"{path.name} is what a model sees with; name the model's own file beside it")
+    try:
+        with path.open("rb") as opened:
+            if opened.read(4) != b"GGUF":
+                raise ModelError(f"{path.name} is not a GGUF file, whatever its name says")
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    path = path.resolve()
+    return Chosen(path.stem, path, path == BUNDLED_FILE, projector_of(path))
+
+
 def choose(name: str | None) -> Chosen | None:
     """The model of this name or path; None for "rules", and where nothing is asked and no bundled model is there.
 
@@ -168,8 +191,11 @@ def choose(name: str | None) -> Chosen | None:
     return _named(name, RULES)
 
 
-def choose_vision(name: str | None) -> Chosen | None:
-    """The vision model of this name or path; of those installed the first where nothing is asked; None for "off".
+def choose_vision(name: str | None, writer: Chosen | None = None) -> Chosen | None:
+    """The vision model of this name or path; None for "off".
+
+    Where nothing is asked it is the writer, if that can see, so that one model is loaded and not two; else the first
+    of those installed.
 
     Raises:
         ModelError: there is none of this name, or it has no projector.
@@ -177,7 +203,7 @@ def choose_vision(name: str | None) -> Chosen | None:
     if name == OFF:
         return None
     if name is None:
-        return next((one for one in installed().values() if one.projector), None)
+        return next((one for one in (writer, *installed().values()) if one and one.projector), None)
     found = _named(name, OFF)
     if found.projector is None:
         raise ModelError(f"{found.name} cannot see: no {PROJECTORS}-*.gguf of its name lies beside {found.path.name}")

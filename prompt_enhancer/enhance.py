@@ -64,7 +64,8 @@ def enhance(
     """
     began = time.monotonic()
     request = checked(request)
-    chosen, eyes = choose(request.model), choose_vision(request.vision)
+    chosen = choose(request.model)
+    eyes = choose_vision(request.vision, chosen)
     draft = read_idea(request)
     deadline = began + request.seconds
     if draft.picture and eyes and not draft.request.image_description:

@@ -13,7 +13,7 @@ from app.core import Core
 from app.guard import Visitor
 from app.planned import plan_in_words
 from app.sessions import Sessions
-from app.suggest import models
+from app.suggest import writers as what_writes
 from app.tabs.loras import LoraList
 from app.tabs.models import ModelList
 from app.tabs.parts import Answer, answered
@@ -54,7 +54,7 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
         return plan_in_words(find_model(core.model_name()), now.memory, now.device, now.precision)
 
     def writers(data: Any, visitor: Visitor, language: str) -> Answer:
-        return models(visitor.guest)
+        return what_writes(data, visitor)
 
     listed = LoraList(core)
 

@@ -12,17 +12,16 @@ from app.core import Core
 from app.drafts import Drafts
 from app.examples import Example, example
 from app.guard import Visitor, shown, visitor_of
-from app.presets import built_in
 from app.spec import JobSpec
-from app.tabs.enhance import enhance_part
-from app.tabs.fields import Places, numbers_part, pictures_part, preset_names, preset_values, words_part
+from app.tabs.enhance import beside, enhance_part
+from app.tabs.fields import Places, numbers_part, pictures_part, words_part
 from app.tabs.form import Form
 from app.tabs.loras import loras_part
+from app.tabs.parts import QUIET as QUIET
 from app.tabs.parts import Answer, part
+from app.tabs.presets import wire_presets
 from app.words import language_of, say
 from engine.errors import MovaError, RequestError
-
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def build(
@@ -40,7 +39,7 @@ def build(
             prompt = words_part(core, words)
             enhancer, enhance_place = enhance_part()
             numbers, places = numbers_part(core, words)
-            loras = loras_part()
+            loras, lora_place = loras_part()
             with gr.Column(elem_id="press", min_width=0):
                 cost = part("cost")
                 press = gr.Button(words("generate"), variant="primary", size="lg", elem_id="generate")
@@ -50,7 +49,8 @@ def build(
     answer = part("answer", visible="hidden")
     form = Form((pictures, prompt, enhancer, numbers, loras))
     _wire_changes(core, drafts, form, channel, cost, places, opened)
-    _wire_presets(core, form, places, answer)
+    wire_presets(core, form, places, lora_place, enhance_place, answer, _number)
+    _wire_seed(core, places, answer)
     _wire_filling(core, form, channel, editing, answer, enhance_place)
     press.click(_submitting(core, drafts, form, places), [*form.components, editing], [answer, editing], **QUIET)
     return form
@@ -120,45 +120,7 @@ def _submitting(core: Core, drafts: Drafts, form: Form, places: Places) -> Calla
     return submit
 
 
-def _wire_presets(core: Core, form: Form, places: Places, answer: gr.HTML) -> None:
-    guided = [places.steps, places.guidance, places.bridge]
-
-    def choose(name: str) -> list[Any]:
-        values = preset_values(core, name)
-        return [values.get(field, gr.skip()) for field in ("steps", "guidance", "bridge_guidance")]
-
-    def save(request: gr.Request, name: str, *values: Any) -> tuple[Any, Answer, Any]:
-        visitor_of(request).require_owner()
-        language, name = language_of(request), " ".join((name or "").split())[:40]
-        if not name:
-            return gr.skip(), {"error": say(language, "preset_unnamed"), "n": _number()}, gr.skip()
-        try:
-            if name in {preset.name for preset in built_in(core.profile())}:
-                raise RequestError(say(language, "preset_built_in"))
-            kept = dict(zip(("steps", "guidance", "bridge_guidance"), values, strict=True))
-            core.settings.change(presets=core.settings.current.presets | {name: kept})
-        except MovaError as error:
-            return gr.skip(), {"error": str(error), "n": _number()}, gr.skip()
-        told = {"say": say(language, "preset_saved", name=name), "n": _number()}
-        return gr.update(choices=preset_names(core, places.words), value=name), told, ""
-
-    def delete(name: str, request: gr.Request) -> tuple[Any, Answer]:
-        visitor_of(request).require_owner()
-        language = language_of(request)
-        own = dict(core.settings.current.presets)
-        if name not in own:
-            return gr.skip(), {"error": say(language, "preset_built_in"), "n": _number()}
-        del own[name]
-        core.settings.change(presets=own)
-        told = {"say": say(language, "preset_deleted", name=name), "n": _number()}
-        return gr.update(choices=preset_names(core, places.words), value="standard"), told
-
-    places.preset.input(choose, places.preset, guided, **QUIET)
-    places.preset_save.click(save, [places.preset_name, *guided], [places.preset, answer, places.preset_name], **QUIET)
-    places.preset_delete.click(delete, places.preset, [places.preset, answer], **QUIET)
-    for field in guided:  # numbers of one's own are no preset
-        field.input(lambda: gr.update(value=None), None, places.preset, **QUIET)
-
+def _wire_seed(core: Core, places: Places, answer: gr.HTML) -> None:
     def last_seed(request: gr.Request) -> tuple[Any, Answer]:
         newest = core.library.find(visitor_of(request).scope, limit=1)
         if not newest:
@@ -181,13 +143,14 @@ def _wire_filling(
             spec = wanted(core, data, visitor)
         except MovaError as error:
             return [*untouched, gr.skip(), {"error": shown(str(error), visitor), "n": _number()}]
-        values = form.from_spec(spec)
+        values, place = form.from_spec(spec), form.components.index(enhancer)
         if data.get("from") in ("seed", "last_frame", "upload"):  # one thing only: the rest of the form stays
             fresh = form.from_spec(JobSpec(prompt=""))
             values = [None if new == old else new for new, old in zip(values, fresh, strict=True)]
         elif data.get("from") == "example":  # an idea like any other: the enhancer goes on as it was set
-            kept = {name: now[name] for name in ("mode", "model") if name in now} if isinstance(now, dict) else {}
-            values[form.components.index(enhancer)] = kept
+            values[place] = beside({"mode": now["mode"]} if isinstance(now, dict) and "mode" in now else {}, now)
+        else:
+            values[place] = beside(values[place], now)
         filled = [gr.skip() if value is None else value for value in values]
         job = data.get("job") if data.get("from") == "job" and data.get("edit") else None
         return [*filled, job, {"say": say(language, "filled"), "n": _number()}]

@@ -18,7 +18,8 @@ MAX_IDEA = 20_000
 def enhance_part() -> tuple[FormPart, gr.HTML]:
     """The controls under the prompt.
 
-    Their value: {"mode": off|suggest|automatic, "model": name or None, "idea": the words before an accepted
+    Their value: {"mode": off|suggest|automatic, "model": name, the path of an own file, or None, "file": what is known
+    of that file, "look": false where the picture shall not be looked at, "idea": the words before an accepted
     suggestion, "text": that suggestion, "about": who wrote it}.
     """
     place = part("enhance")
@@ -30,12 +31,30 @@ def enhancer_fields(values: Sequence[Any]) -> dict[str, Any]:
     value = values[0] if isinstance(values[0], dict) else {}
     model = value.get("model") if isinstance(value.get("model"), str) else None
     if value.get("mode") == AUTOMATIC:
-        return {"enhancer": {"mode": AUTOMATIC, **({"model": model} if model else {})}}
+        return {"enhancer": switches({**value, "model": model})}
     idea, about = value.get("idea"), value.get("about")
     if value.get("mode") != SUGGEST or not isinstance(idea, str) or not idea.strip():
         return {}
     told = {name: about[name] for name in ("written_by", "model") if name in about} if isinstance(about, dict) else {}
     return {"idea": idea[:MAX_IDEA], "enhancer": {"mode": SUGGEST, **told}}
+
+
+def switches(value: dict[str, Any]) -> dict[str, Any]:
+    """Of the part's value what says how the enhancer works: mode, model, and look where it is off."""
+    kept = {name: value[name] for name in ("mode", "model") if isinstance(value.get(name), str)}
+    return kept | ({"look": False} if value.get("look") is False else {})
+
+
+def switched(now: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The part's value with other switches; words that it keeps stay."""
+    old = now if isinstance(now, dict) else {}
+    return {**old, "model": wanted.get("model"), "look": wanted.get("look") is not False, "mode": wanted["mode"]}
+
+
+def beside(value: dict[str, Any], now: Any) -> dict[str, Any]:
+    """A value from a clip's settings; where those say nothing of writer and picture, both stay as they are set."""
+    old = now if isinstance(now, dict) else {}
+    return {name: old[name] for name in ("model", "look", "file") if name in old} | value
 
 
 def enhancer_values(spec: JobSpec) -> list[Any]:
@@ -44,7 +63,7 @@ def enhancer_values(spec: JobSpec) -> list[Any]:
     A clip made in automatic mode comes back as an accepted suggestion, so that the same words make it again.
     """
     if not spec.idea:
-        waiting = (spec.enhancer or {}).get("mode") == AUTOMATIC  # a job that has not begun
-        return [{"mode": AUTOMATIC, "model": (spec.enhancer or {}).get("model")} if waiting else {"mode": OFF}]
+        asked = spec.enhancer or {}
+        return [switched({}, asked) if asked.get("mode") == AUTOMATIC else {"mode": OFF}]  # a job that has not begun
     about = {name: value for name, value in (spec.enhancer or {}).items() if name in ("written_by", "model")}
     return [{"mode": SUGGEST, "idea": spec.idea, "text": spec.prompt, "about": about}]

@@ -24,12 +24,10 @@ DEFAULT_SHIFT = 5.0  # what the released weights use
 
 @dataclass(frozen=True)
 class Places:
-    """Components of the form that events need by name."""
+    """Components of the form that events need by name; `numbers` by fields of `JobSpec`, all that a preset may hold."""
 
     preset: gr.Radio
-    steps: gr.Slider
-    guidance: gr.Slider
-    bridge: gr.Slider
+    numbers: dict[str, gr.Slider | gr.Textbox]
     seed: gr.Textbox
     seed_last: gr.Button
     variations: gr.Slider
@@ -182,7 +180,17 @@ def numbers_part(core: Core, words: gr.I18n) -> tuple[FormPart, Places]:
         v2a,
         a2v,
     ]
-    places = Places(preset, steps, guidance, bridge, seed, last, count, name, save, delete, seconds, size, words)
+    numbers: dict[str, gr.Slider | gr.Textbox] = {
+        "negative_prompt": negative,
+        "steps": steps,
+        "guidance": guidance,
+        "bridge_guidance": bridge,
+        "video_shift": picture_shift,
+        "audio_shift": sound_shift,
+        "v2a_scale": v2a,
+        "a2v_scale": a2v,
+    }
+    places = Places(preset, numbers, seed, last, count, name, save, delete, seconds, size, words)
 
     def fields(values: Sequence[Any]) -> dict[str, Any]:
         return number_fields(core.profile(), values)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from app.core import Core
 from app.guard import Visitor
 from app.spec import JobSpec
@@ -20,9 +22,10 @@ REPORT_LINES = 200
 TEXT = 600  # characters of a maker's description
 
 
-def loras_part() -> FormPart:
-    """The picker. Its value: {"chosen": [`Choice.to_dict`, ...]}."""
-    return FormPart("loras", [part("loras")], lora_fields, lora_values, lambda: [{"chosen": []}])
+def loras_part() -> tuple[FormPart, gr.HTML]:
+    """The picker and its place. Its value: {"chosen": [`Choice.to_dict`, ...]}."""
+    place = part("loras")
+    return FormPart("loras", [place], lora_fields, lora_values, lambda: [{"chosen": []}]), place
 
 
 def lora_fields(values: Sequence[Any]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
 
+# How events of the page are wired: nothing spins, nothing waits in Gradio's own queue, nothing is public.
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
 
 def part(name: str, value: Any = None, *, elem_id: str | None = None, visible: Any = True, **props: Any) -> gr.HTML:
     """A place that the script part `name` (assets/studio) draws into. `value` goes both ways, as JSON."""

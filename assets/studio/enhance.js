@@ -49,17 +49,19 @@
   studio.difference = difference;
 
   studio.part("enhance", (root, { props, trigger, watch }) => {
-    let value = taken(), writing = null, found = null, editing = null, choices = null, seed = 0;
-    function taken() { return { mode: "off", model: null, idea: "", text: "", about: null, ...(props.value || {}) }; }
+    let value = taken(), writing = null, found = null, editing = null, choices = null, seed = 0, path = null;
+    function taken() { return { mode: "off", model: null, file: null, look: true, idea: "", text: "", about: null, ...(props.value || {}) }; }
 
     const modes = h("div.modes", { role: "radiogroup", "aria-label": t("enhance") }, MODES.map((mode) =>
       h("button", { type: "button", role: "radio", "data-mode": mode, onclick: () => choose(mode) }, t(`enhance_${mode}`))));
     const go = button("wand", t("suggest"), () => (writing ? stop() : suggest(false)), { extra: "suggest" });
+    const tune = button("tune", t("writer_settings"), () => { panel.hidden = !panel.hidden; if (!panel.hidden) learn(); draw(); }, { quiet: true, extra: "tune" });
+    const panel = h("div.writerset", { hidden: true, role: "group", "aria-label": t("writer_settings") });
     const help = h("p.hint");
     const card = h("div.suggestion", { hidden: true, role: "region", "aria-label": t("suggestion"), "aria-live": "polite" });
     const taken_over = h("div.idea", { hidden: true });
     root.classList.add("enhance");
-    root.append(h("div.enhancebar", {}, h("span.label", {}, t("enhance")), modes, h("span.spring"), go), help, card, taken_over);
+    root.append(h("div.enhancebar", {}, h("span.label", {}, t("enhance")), modes, h("span.spring"), tune, go), panel, help, card, taken_over);
     modes.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       if (!step) return;
@@ -87,7 +89,8 @@
 
     async function suggest(anew) {
       const idea = value.idea || prompt();
-      if (!idea.trim()) { say(t("idea_empty"), { bad: true }); area()?.focus(); return; }
+      const image = studio.firstPicture?.() ?? null;
+      if (!idea.trim() && !image) { say(t("idea_empty"), { bad: true }); area()?.focus(); return; }
       seed = anew ? seed + 1 : 0;
       const mine = (writing = new AbortController());
       close();
@@ -98,7 +101,7 @@
       try {
         const answer = await fetch("/studio/suggest", {
           method: "POST", signal: mine.signal, headers: { "content-type": "application/json" },
-          body: JSON.stringify({ idea, model: value.model, seed, image: studio.firstPicture?.() ?? null, loras: studio.chosenLoras?.() ?? [] }),
+          body: JSON.stringify({ idea, model: value.model, look: value.look, seed, image, loras: studio.chosenLoras?.() ?? [] }),
         });
         if (!answer.ok) throw new Error((await answer.json()).error?.message || String(answer.status));
         for await (const line of lines(answer.body)) {
@@ -172,16 +175,57 @@
 
     // ---- what is shown
 
+    /** What can write may have changed: a model was downloaded or removed. */
+    async function learn() { choices = (await ask("writers")) ?? choices; draw(); }
+
     function writers() {
-      if (!choices || choices.models.length + 1 < 2) return null;
+      if (!choices) return null;
+      const own = value.file && choices.may_add ? [{ name: value.file.path, title: value.file.title, there: true }] : [];
+      const there = [...choices.models, ...own];
       const name = (one) => (one.name === choices.bundled ? t("writer_bundled") : one.there ? one.title : t("writer_absent", { name: one.title, gigabytes: (one.size / 1e9).toFixed(1) }));
       const select = h("select", { "aria-label": t("writer"), onchange: () => { const shown = found; put({ model: select.value === choices.bundled ? null : select.value }); if (shown) suggest(false); } },
-        choices.models.map((one) => h("option", { value: one.name, disabled: !one.there, selected: one.name === (value.model || choices.bundled) }, name(one))),
+        there.map((one) => h("option", { value: one.name, disabled: !one.there, selected: one.name === (value.model || choices.bundled) }, name(one))),
         h("option", { value: choices.rules, selected: value.model === choices.rules }, t("writer_rules")));
       return h("label.writer", { title: t("writer") }, found ? "" : h("span", {}, t("writer")), select);
     }
 
+    /** Writer, own file, picture: under the button with the sliders. */
+    function drawPanel() {
+      if (panel.hidden || !choices) return;
+      const focus = panel.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+      const link = (key, label, onclick) => h("button.link", { type: "button", "data-key": key, onclick }, label);
+      const models = (label) => link("models", label, () => studio.showTab("models"));
+      panel.replaceChildren(...[
+        writers(),
+        choices.may_add && h("div.writerlinks", {}, models(t("writer_more")), link("own", t("writer_own"), () => { path = path === null ? value.file?.path ?? "" : null; draw(); panel.querySelector("input")?.focus(); })),
+        path !== null && h("form.ownfile", { onsubmit: (event) => { event.preventDefault(); useFile(); } },
+          h("input", { type: "text", value: path, "data-key": "path", "aria-label": t("writer_path"), placeholder: t("writer_path"), spellcheck: "false", oninput: (event) => { path = event.target.value; } }),
+          h("button.tool", { type: "submit" }, t("accept"))),
+        looking(models),
+      ].filter(Boolean));
+      if (focus) panel.querySelector(`[data-key="${focus}"]`)?.focus();
+    }
+    async function useFile() {
+      const answer = await ask("writers", { file: path });
+      if (!answer) return;
+      path = null;
+      put({ file: answer.file, model: answer.file.path });
+    }
+    function looking(models) {
+      const own = value.file && value.model === value.file.path && value.file.sees ? value.file.title : "";
+      const named = choices.models.find((one) => one.name === value.model && one.sees)?.title;
+      const eyes = own || named || choices.eyes, on = Boolean(eyes) && value.look !== false, get = choices.eyes_get;
+      const needs = get ? t("look_needs", { name: get.name, gigabytes: (get.size / 1e9).toFixed(1) }) : t("look_none");
+      return h("div.looking", {},
+        h("button.switch", { type: "button", role: "switch", "data-key": "look", "aria-checked": String(on), disabled: !eyes, "aria-label": t("look"), "aria-describedby": "look-why", onclick: () => put({ look: !on }) }, h("i")),
+        h("div", {}, h("b", {}, t("look")), h("small", { id: "look-why" }, eyes ? t(on ? "look_by" : "look_off", { name: eyes }) : [needs, get ? models(t("look_get")) : null].filter(Boolean).flatMap((piece) => [piece, " "]))));
+    }
+
     function draw() {
+      tune.hidden = value.mode === "off";
+      if (tune.hidden) panel.hidden = true;
+      tune.setAttribute("aria-expanded", String(!panel.hidden));
+      drawPanel();
       for (const node of modes.children) {
         const on = node.dataset.mode === value.mode;
         node.setAttribute("aria-checked", String(on));
@@ -191,7 +235,7 @@
       go.replaceChildren(icon(writing ? "stop" : "wand"), h("span", {}, t(writing ? "stop_writing" : "suggest")));
       const missing = value.mode !== "off" && choices?.missing ? choices.missing : "";
       help.hidden = value.mode === "off";
-      help.replaceChildren(...[value.mode === "automatic" ? h("span", {}, t("enhance_automatic_help")) : null, missing ? h("span", {}, missing) : null, value.mode === "automatic" ? writers() : null].filter(Boolean));
+      help.replaceChildren(...[value.mode === "automatic" ? h("span", {}, t("enhance_automatic_help")) : null, missing ? h("span", {}, missing) : null].filter(Boolean));
       if (!help.childNodes.length) help.hidden = true;
       taken_over.hidden = !(value.mode === "suggest" && value.idea);
       if (!taken_over.hidden) taken_over.replaceChildren(h("span", { title: value.idea }, t("idea_was", { idea: value.idea })), button("undo", t("undo"), undo));
@@ -205,6 +249,6 @@
       draw();
     });
     draw();
-    studio.whenConnected(async () => { choices = await ask("writers"); draw(); });
+    studio.whenConnected(learn);
   });
 })();
