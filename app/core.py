@@ -32,6 +32,7 @@ from app.settings import SettingsFile
 from app.spec import Given, JobSpec
 from app.store import Store, StoreBroken, open_store, set_aside
 from app.supervisor import Supervisor
+from app.training import Trainings
 from app.uploads import Uploads
 from engine.errors import LoraError, RequestError
 from engine.folders import find_model, model_folders
@@ -58,6 +59,7 @@ class Core:
     library: Library
     uploads: Uploads
     supervisor: Supervisor
+    trainings: Trainings
 
     # ---- models
 
@@ -247,9 +249,11 @@ class Core:
     def start(self, warm: bool = True) -> None:
         """Lets the worker begin."""
         self.supervisor.start(warm)
+        self.trainings.start()
 
     def close(self) -> None:
         """Ends the worker, closes the database, gives the folder back."""
+        self.trainings.stop()
         self.supervisor.stop()
         self.store.close()
         self.lock.release()
@@ -282,7 +286,8 @@ def open_core(options: Options) -> Core:
             log.info("%d jobs that were running go on", again)
         _sweep(paths, queue, library)
         supervisor = Supervisor(queue, library, paths, settings)
-        return Core(options, paths, lock, settings, store, queue, library, Uploads(store, paths), supervisor)
+        trainings, uploads = Trainings(paths.root, queue, supervisor), Uploads(store, paths)
+        return Core(options, paths, lock, settings, store, queue, library, uploads, supervisor, trainings)
     except BaseException:
         lock.release()
         raise

@@ -17,7 +17,7 @@ from app.guard import Visitor, visitor_of
 from app.receiving import received
 from app.sessions import Sessions
 from app.suggest import Suggestions
-from app.tabs import channel, create, first_run, library, log, models, settings
+from app.tabs import channel, create, first_run, library, log, models, settings, train
 from app.tabs.fields import preset_names, size_choices
 from app.tabs.form import Form
 from app.tabs.loras import add_lora
@@ -49,13 +49,16 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts, writer: WriterSet
                 form = create.build(core, drafts, wire, words, examples(), opened)
             with gr.Tab(words("library"), id="library"):
                 library.build()
+            with gr.Tab(words("train"), id="train"):
+                own_training = train.build(core, words)
             with gr.Tab(words("models"), id="models"):
                 own_models = models.build(words)
             with gr.Tab(words("settings"), id="settings"):
                 *own_settings, fields = settings.build(core, words)
             with gr.Tab(words("log"), id="log"):
                 own_log = log.build(words)
-        _wire_opening(core, drafts, page, Opening(form, words, [*own_models, *own_settings, *own_log], fields, opened))
+        owned = [*own_models, *own_settings, *own_log, *own_training]
+        _wire_opening(core, drafts, page, Opening(form, words, owned, fields, opened))
     return page, words
 
 
@@ -116,6 +119,7 @@ def add_routes(app: FastAPI, core: Core) -> None:
         visitor = visitor_of(request)
         return await _with_file(core, file, visitor, _take_picture)
 
+    train.add_training_routes(app, core)
     suggestions = Suggestions(core)
 
     @app.post("/studio/suggest", include_in_schema=False)

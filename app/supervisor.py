@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -177,6 +178,7 @@ class Supervisor:
         self._seen = -1  # the queue's revision when it was last looked at
         self._last_work = time.monotonic()
         self._deaths = 0
+        self.gate: Callable[[], bool] = lambda: False  # true: something else has the card, and no job begins
 
     def start(self, warm: bool = True) -> None:
         """Begins to run jobs. `warm` starts the worker at once, so that its libraries are loaded when a job comes."""
@@ -286,7 +288,7 @@ class Supervisor:
                 self._worker.tell(do="cancel", job=current.id)
             self._seen = revision
             return
-        job = self._queue.claim()
+        job = None if self.gate() else self._queue.claim()
         if job is None:
             self._seen = revision
             return

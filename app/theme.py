@@ -13,10 +13,11 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "studio"
-STYLES = ("tokens.css", "gradio.css", "studio.css", "stage.css", "words.css", "models.css", "first.css")
+STYLES = ("tokens.css", "gradio.css", "studio.css", "stage.css", "words.css", "models.css", "first.css", "train.css")
 SCRIPTS = (
     *("base.js", "picture.js", "form.js", "enhance.js", "loras.js"),
     *("player.js", "stage.js", "queue.js", "library.js", "models.js", "panels.js", "first.js", "token.js"),
+    "train.js",
 )
 
 # Gradio variable -> value. Names that have a "_dark" twin get the same value there.

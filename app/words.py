@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app.first_words import FIRST_WORDS
+from app.training_words import TRAINING_WORDS
 
 LANGUAGES = ("en", "zh")
 COOKIE = "studio_language"  # set by the page's first script
@@ -343,7 +344,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "key_frame": ("one frame back or on", "前后一帧"),
     "key_second": ("one second back or on", "前后一秒"),
     "key_prompt": ("go to the prompt", "跳到提示词"),
-    "key_tabs": ("Create, Library, Models, Settings, Log", "创作、作品库、模型、设置、日志"),
+    "key_tabs": ("Create, Library, Train, Models, Settings, Log", "创作、作品库、训练、模型、设置、日志"),
     "key_help": ("this list", "此列表"),
     # models
     "models_mova": ("For picture and sound", "生成画面与声音"),
@@ -486,6 +487,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "doctor_busy": ("Looking… this takes some seconds.", "检查中……需要几秒。"),
     "log_search": ("Find in the log", "在日志中查找"),
     **FIRST_WORDS,
+    **TRAINING_WORDS,
 }
 
 

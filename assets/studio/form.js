@@ -18,12 +18,12 @@
     if (event.ctrlKey || event.metaKey || event.altKey || busy(event.target) || document.querySelector("dialog[open]")) return;
     if (event.key === "?") { event.preventDefault(); help(); }
     else if (event.key === "/") { event.preventDefault(); document.querySelector("#prompt textarea")?.focus(); }
-    else if ("12345".includes(event.key)) studio.showTab(["create", "library", "models", "settings", "log"][event.key - 1]);
+    else if ("123456".includes(event.key)) studio.showTab(["create", "library", "train", "models", "settings", "log"][event.key - 1]);
     else if ([" ", "ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key) && studio.player && document.querySelector("#stage")?.offsetParent) studio.player.keys(event);
   });
 
   function help() {
-    const rows = [["Ctrl + Enter", "key_generate"], ["Space", "key_play"], ["← →", "key_frame"], ["Shift + ← →", "key_second"], ["/", "key_prompt"], ["1 … 5", "key_tabs"], ["?", "key_help"]];
+    const rows = [["Ctrl + Enter", "key_generate"], ["Space", "key_play"], ["← →", "key_frame"], ["Shift + ← →", "key_second"], ["/", "key_prompt"], ["1 … 6", "key_tabs"], ["?", "key_help"]];
     const dialog = h("dialog.help", { "aria-label": t("shortcuts"), onclose: () => dialog.remove() },
       h("h2", {}, t("shortcuts")),
       h("dl", {}, rows.map(([key, what]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, t(what))))),

@@ -56,6 +56,9 @@
       put([...chosen, { sha256: sha, name: one.name, high: 1, low: 1, sound: 1 }]);
     }
 
+    /** Chooses one of the library, which may have come this moment. */
+    studio.useLora = async (sha) => { await load(); choose(sha); };
+
     // ---- one that is chosen
 
     function badge(one) {
