@@ -212,12 +212,14 @@ def _with_loras(pipe: MovaPipeline, order: Order) -> tuple[str, ...]:
 
 def _decoded(pipe: MovaPipeline, order: Order, latents: Latents, ears: Ears) -> Clip:
     """Frames and sound. Where memory is short the picture is decoded in tiles; a failure is tried once more."""
+    from engine.memory.carry import is_out_of_memory
+
     spec = order.spec
     samples = round((spec.frames or 0) / (spec.fps or 1.0) * pipe.audio_vae.sample_rate)
     try:
         frames, sound = pipe.decode(latents.video, latents.audio, samples)
     except Exception as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if not is_out_of_memory(error):
             raise
         ears.check()
         log.warning("decoding ran out of memory; trying in tiles")

@@ -150,7 +150,9 @@ def _run(maker: Maker, line: Line, order: Order, stop: threading.Event, current:
         log.warning("job %s failed: %s", order.job[:8], error)
         line.say("failed", job=order.job, reason=" ".join(str(error).split()))
     except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        from engine.memory.carry import is_out_of_memory
+
+        if is_out_of_memory(error):
             log.exception("job %s ran out of memory", order.job[:8])
             reason = NO_MEMORY
         else:
