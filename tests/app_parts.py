@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from app.core import Core, open_core
 from app.guard import Visitor
@@ -41,6 +45,18 @@ def studio(folder: Path, *, work: bool = False, **changes: Any) -> Iterator[Core
         yield core
     finally:
         core.close()
+
+
+def shared(folder: Path, **changes: Any) -> AbstractContextManager[Core]:
+    """An open studio that the network may reach; no socket is opened."""
+    return studio(folder / "shared", listen="0.0.0.0", **changes)  # noqa: S104
+
+
+def png(size: tuple[int, int] = (40, 30)) -> bytes:
+    """A picture file of noise."""
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
 
 
 def small(prompt: str = "a bell rings", **changes: Any) -> JobSpec:
