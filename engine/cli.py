@@ -26,7 +26,7 @@ from engine.media.publish import check_target
 from engine.memory.choose import CHOICES, plan_clip, remember
 from engine.memory.machine import device_peak
 from engine.memory.sizes import Work, guidance_passes
-from engine.profile import ModelProfile, read_profile
+from engine.profile import ModelProfile, read_profile, read_rules
 from engine.request import (
     STEP_CACHE,
     ClipRequest,
@@ -35,6 +35,7 @@ from engine.request import (
     check_integer,
     check_number,
     check_prompt,
+    check_size,
     parse_size,
 )
 from engine.timing import seconds_to_frames
@@ -136,7 +137,7 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
     started = time.monotonic()
     folder = find_model(args.model)
     profile = read_profile(folder)
-    settings, pictures = _settings(args, profile)
+    settings, pictures = _settings(args, profile, read_rules(folder))
     target = _target(args.output, settings["seed"])
     settings["model"] = folder.name
     work = _work(settings)
@@ -193,19 +194,29 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _settings(args: argparse.Namespace, profile: ModelProfile) -> tuple[dict[str, Any], list[Image.Image | None]]:
-    """All numbers of the run and its pictures, checked before anything heavy is loaded."""
+def _settings(
+    args: argparse.Namespace, profile: ModelProfile, rules: SizeRules
+) -> tuple[dict[str, Any], list[Image.Image | None]]:
+    """All numbers of the run and its pictures, checked before anything heavy is loaded.
+
+    Args:
+        rules: what the model's own networks allow.
+
+    Raises:
+        MovaError: the first value that is not valid, with the nearest one that is; or a picture that cannot be read.
+    """
     pictures = [None if path is None else load_image(path) for path in (args.image, args.last_image)]
     sizes = [p.size for p in pictures if p is not None]
     width, height = (
-        auto_size(sizes[0] if sizes else None, profile.sizes) if args.size == "auto" else parse_size(args.size)
+        auto_size(sizes[0] if sizes else None, rules.sizes) if args.size == "auto" else parse_size(args.size)
     )
+    check_size(width, height, rules.multiple)
     fps = check_number("fps", _or(args.fps, profile.fps), 1, 120)
     frames = args.frames
     if frames is None:
         frames = profile.frames
         if args.seconds is not None:
-            frames = seconds_to_frames(check_number("seconds", args.seconds, 0.1, 100), fps)
+            frames = seconds_to_frames(check_number("seconds", args.seconds, 0.1, 100), fps, rules.stride)
     seed = secrets.randbelow(2**32) if args.seed is None else check_integer("seed", args.seed, 0, 2**63 - 1)
     request = ClipRequest(
         prompt=check_prompt("prompt", args.prompt),
@@ -222,7 +233,7 @@ def _settings(args: argparse.Namespace, profile: ModelProfile) -> tuple[dict[str
         a2v_scale=args.a2v,
         v2a_scale=args.v2a,
         seed=seed,
-    ).checked(SizeRules(sizes=profile.sizes))
+    ).checked(rules)
     if not request.prompt.strip():
         raise RequestError("prompt is empty; say what is seen and heard")
     settings = {name: getattr(request, name) for name in ClipRequest.__dataclass_fields__}

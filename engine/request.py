@@ -111,14 +111,30 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 
 def check_side(name: str, value: Any, multiple: int) -> int:
     """A width or height: divisible by `multiple`, at most `MAX_SIDE`."""
-    low, high = multiple, MAX_SIDE // multiple * multiple
+    high = MAX_SIDE // multiple * multiple
     side = _whole(name, value, f"use a multiple of {multiple} up to {high}")
-    nearest = min(max(multiple * ((2 * side + multiple) // (2 * multiple)), low), high)
+    nearest = nearest_side(side, multiple)
     if side != nearest:
         raise RequestError(
             f"{name} {_short(side)} is not a multiple of {multiple} up to {high}; the nearest valid value is {nearest}"
         )
     return side
+
+
+def check_size(width: int, height: int, multiple: int) -> tuple[int, int]:
+    """A picture's size, of which both sides are right as `check_side` has it; one message for both."""
+    nearest = nearest_side(width, multiple), nearest_side(height, multiple)
+    if (width, height) != nearest:
+        raise RequestError(
+            f"size {_short(width)}x{_short(height)} is not made of multiples of {multiple}, as this model needs, up to "
+            f"{MAX_SIDE // multiple * multiple}; the nearest valid size is {nearest[0]}x{nearest[1]}"
+        )
+    return width, height
+
+
+def nearest_side(side: int, multiple: int) -> int:
+    """The width or height closest to a number that is divisible by `multiple` and at most `MAX_SIDE`."""
+    return min(max(multiple * ((2 * side + multiple) // (2 * multiple)), multiple), MAX_SIDE // multiple * multiple)
 
 
 def check_frames(value: Any, stride: int = 4) -> int:
