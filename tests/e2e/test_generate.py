@@ -119,11 +119,8 @@ WRONG = {
     "text named .png": (["--prompt", "x", "--image", "text.png"], "text.png"),
     "svg named .png": (["--prompt", "x", "--image", "vector.png"], "vector.png"),
     "image is a folder": (["--prompt", "x", "--image", "missing"], "missing"),
-    "13x7": (["--prompt", "x", "--size", "13x7"], "nearest valid size is 24x24"),
-    "13x7 for another model": (
-        ["--prompt", "x", "--size", "13x7", "--model", "missing"],
-        "nearest valid size is 16x16",
-    ),
+    "13x7": (["--prompt", "x", "--size", "13x7"], "nearest valid size is 16x16"),
+    "13x7 for the model in the box": (["--prompt", "x", "--size", "13x7", "--model", "demo"], "valid size is 24x24"),
     "size of words": (["--prompt", "x", "--size", "big"], "640x352"),
     "6 frames": (["--prompt", "x", "--frames", "6"], "nearest valid value is 5"),
     "frames and seconds": (["--prompt", "x", "--frames", "9", "--seconds", "1"], "not allowed"),
