@@ -41,11 +41,11 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts, writer: WriterSet
     with gr.Blocks(title=PRODUCT, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)) as page:
         gr.HTML(icons(), elem_id="icons", apply_default_css=False, js_on_load=None)
         part("topbar")
-        first_run.build(core, writer)
         opened = gr.State(False)
         wire = channel.build(core, sessions)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words("create"), id="create"):
+                first_run.build(core, writer)
                 form = create.build(core, drafts, wire, words, examples(), opened)
             with gr.Tab(words("library"), id="library"):
                 library.build()

@@ -33,9 +33,9 @@ TICK = 0.05
 Cancelled = Callable[[], bool]  # asked again and again; True stops the work
 CANCEL_SECONDS = 1.0  # a process that does not stop by itself is ended
 NOT_INSTALLED = (
-    "llama-cpp-python is not installed. It is built on this machine and needs a C++ compiler "
-    "(Debian, Ubuntu: apt install g++; Windows: Visual Studio Build Tools; macOS: xcode-select --install). "
-    "Then: python launch.py setup. Until then rules write the prompt."
+    "Rules write the prompt until llama-cpp-python is built, which the studio does by itself after its first start. "
+    "Where that fails it needs a C++ compiler (Debian, Ubuntu: apt install g++; Windows: Visual Studio Build Tools; "
+    "macOS: xcode-select --install), and then: python launch.py setup"
 )
 
 

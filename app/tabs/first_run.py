@@ -1,6 +1,6 @@
 """The first-run panel: what this machine can do, which model fits, where things lie, and a button for the first clip.
 
-It stands above the tabs until it is dismissed or a clip exists, stops nobody, and never returns by itself; Settings
+It stands above the form until it is dismissed or a clip exists, stops nobody, and never returns by itself; Settings
 shows it again.
 """
 
@@ -31,7 +31,7 @@ GOOD = ("here", "fits", "short")
 
 
 def build(core: Core, writer: WriterSetup) -> gr.HTML:
-    """The panel's place, above the tabs."""
+    """The panel's place, above the form."""
     panel = Panel(core, writer)
     return part("firstrun", server_functions=[answered(panel.answer, "first")])
 

@@ -177,6 +177,7 @@
 
     /** What can write may have changed: a model was downloaded or removed. */
     async function learn() { choices = (await ask("writers")) ?? choices; draw(); }
+    document.addEventListener("studio:writer-ready", learn);
 
     function writers() {
       if (!choices) return null;

@@ -1,4 +1,4 @@
-// The first-run panel above the tabs, and what the page tells of the enhancer's set-up behind it.
+// The first-run panel above the form, and what the page tells of the enhancer's set-up behind it.
 (() => {
   const { t, h, icon, button, say, keep, fill, showTab } = studio;
   const LANGUAGES = [["auto", () => t("language_auto")], ["en", () => "English"], ["zh", () => "简体中文"]];
@@ -68,9 +68,15 @@
       if (!answer) return;
       draw(answer);
       tell(answer);
-      scrollTo({ top: 0 });
-      document.getElementById("first-title")?.focus();
+      showTab("create");
+      arrive();
     };
+    /** The tab comes a moment after it was asked for. */
+    function arrive(tries = 120) {
+      const title = document.getElementById("first-title");
+      if (title?.offsetParent) { scrollTo({ top: 0 }); title.focus(); }
+      else if (tries) requestAnimationFrame(() => arrive(tries - 1));
+    }
 
     // ---- the enhancer's set-up
 
@@ -79,7 +85,7 @@
       writer.hidden = !answer.writer;
       studio.writerWords = answer.writer || "";
       document.dispatchEvent(new Event("studio:writer"));
-      if (phase && phase !== answer.phase && answer.phase === "done") say(t("writer_done"));
+      if (phase && phase !== answer.phase && answer.phase === "done") { say(t("writer_done")); document.dispatchEvent(new Event("studio:writer-ready")); }
       phase = answer.phase;
       clearTimeout(timer);
       if (answer.moving) timer = setTimeout(follow, 3000);

@@ -79,7 +79,7 @@ def test_says_what_is_here_and_goes_for_good(browser: Any, studio: RunningStudio
     tab(again, "settings")
     again.click("[data-do=first]")
     again.wait_for_selector(".welcome")
-    assert again.evaluate("() => document.activeElement.id") == "first-title"
+    again.wait_for_function("() => document.activeElement.id === 'first-title'")
     again.click(".welcome [data-do=dismiss]")
     again.reload()
     ready(again)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -171,3 +172,48 @@ def test_the_real_library_on_a_machine_without_a_keyring(tmp_path: Path) -> None
     assert "for you alone to read" in done.stdout
     assert SECRET not in done.stdout + done.stderr
     assert token_file(tmp_path).read_text().strip() == SECRET
+
+
+# Runs inside a session bus of its own, with a keyring of its own, in an empty home folder.
+IN_A_SESSION = """
+import subprocess, sys
+from pathlib import Path
+subprocess.run(["gnome-keyring-daemon", "--unlock", "--components=secrets"], input=b"secret", check=True, stdout=-3)
+import keyring
+from engine.downloads.token import keep_token, read_token, where
+folder, token = Path(sys.argv[1]), sys.stdin.readline().strip()
+print(type(keyring.get_keyring()).__module__, keep_token(folder, token), where(folder))
+assert read_token(folder) == token
+print([path.name for path in folder.iterdir()])
+keep_token(folder, "")
+print(repr(read_token(folder)), [path.name for path in folder.iterdir()])
+"""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("dbus-run-session") and shutil.which("gnome-keyring-daemon")),
+    reason="no gnome-keyring and session bus on this machine",
+)
+def test_a_real_keyring_of_linux(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"}
+    places = {f"XDG_{name}": str(tmp_path / "home" / name) for name in ("DATA_HOME", "CACHE_HOME", "RUNTIME_DIR")}
+    for place in places.values():
+        Path(place).mkdir(parents=True, mode=0o700)
+    environment |= places | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.SecretService.Keyring"}
+    done = subprocess.run(
+        ["dbus-run-session", "--", sys.executable, "-c", IN_A_SESSION, str(tmp_path / "data")],
+        input=f"{SECRET}\n",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "keyring.backends.SecretService keyring keyring",
+        "['hub-token.in-keyring']",
+        "'' []",
+    ]
+    holding = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert holding == []  # the keyring's own file is encrypted
