@@ -24,7 +24,6 @@ SESSION_COOKIE = "mova_session"
 GUEST_COOKIE = "mova_guest"
 OPEN = frozenset({"/login", "/healthz"})  # what can be reached without login
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 SMALL_BODY = 8 << 20  # events of the page: prompts and settings
 BIG_BODY_PATHS = ("/v1/videos", "/studio/upload", "/studio/settings")
 LORA_PATH = "/studio/upload/lora"

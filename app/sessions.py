@@ -126,11 +126,6 @@ class Sessions:
         with self._lock:
             self._sessions.pop(_digest(key).hex(), None)
 
-    def stop_sharing(self) -> None:
-        """Shuts guests out now."""
-        if self.sharing is not None:
-            self.sharing = Sharing("", self.sharing.address, time.time(), self.sharing.password, self.sharing.problem)
-
     def _open(self, visitor: Visitor) -> str:
         key = secrets.token_urlsafe(32)
         with self._lock:

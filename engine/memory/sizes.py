@@ -6,6 +6,7 @@ video tower stand alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class ModelSizes:
         video_block, video_linear: weights of one layer of an expert; those in its linear layers, which 8 bits can hold.
         shared_block, shared_linear: of the audio layer and both conditioners of one joint block.
         ends: of one expert's embeddings and head. audio_ends: of the audio tower's.
-        text_table, text_block, text_layers: of the text encoder.
+        text_block: of one layer of the text encoder.
         video_vae, audio_vae: always in float32.
         width, ffn, audio_width, text_width: of the towers and the text.
         patch: (time, height, width). stride, spatial: of the video VAE. hop, rate: of the audio VAE.
@@ -40,9 +41,7 @@ class ModelSizes:
     shared_linear: int
     ends: int
     audio_ends: int
-    text_table: int
     text_block: int
-    text_layers: int
     video_vae: int
     audio_vae: int
     width: int
@@ -103,9 +102,7 @@ def _released() -> ModelSizes:
         shared_linear=audio_linear + to_video_linear + to_audio_linear,
         ends=tower_ends(5120, 4096, 256, 36 * 4, 16 * 4),
         audio_ends=tower_ends(1536, 4096, 256, 128, 128),
-        text_table=256384 * 4096,
         text_block=4 * 4096 * 4096 + 3 * 4096 * 10240 + 2 * 4096 + 32 * 64,
-        text_layers=24,
         video_vae=126_892_531,
         audio_vae=185_000_000,
         width=5120,
@@ -135,11 +132,6 @@ def read_sizes(folder: str | Path) -> ModelSizes:
     v_block, v_linear = _layer(shapes["video_dit"], "blocks.0.")
     parts = [_layer(shapes["audio_dit"], "blocks.0.")]
     parts += [_layer(shapes["dual_tower_bridge"], f"{way}_conditioners.0.") for way in _WAYS]
-    text = shapes["text_encoder"]
-    layers = {name.split(".")[2] for name in text if name.startswith("encoder.block.")}
-    hop = 1
-    for rate in dac["encoder_rates"]:
-        hop *= rate
     return ModelSizes(
         layers=video["num_layers"],
         shared=min(video["num_layers"], audio["num_layers"]),
@@ -149,9 +141,7 @@ def read_sizes(folder: str | Path) -> ModelSizes:
         shared_linear=sum(p[1] for p in parts),
         ends=_count(shapes["video_dit"], lambda n: not n.startswith("blocks.")),
         audio_ends=_count(shapes["audio_dit"], lambda n: not n.startswith("blocks.")),
-        text_table=_count(text, lambda n: n == "shared.weight" or n.endswith("embed_tokens.weight")),
-        text_block=_count(text, lambda n: n.startswith("encoder.block.0.")),
-        text_layers=len(layers),
+        text_block=_count(shapes["text_encoder"], lambda n: n.startswith("encoder.block.0.")),
         video_vae=_count(shapes["video_vae"]),
         audio_vae=_count(shapes["audio_vae"]),
         width=video["dim"],
@@ -161,7 +151,7 @@ def read_sizes(folder: str | Path) -> ModelSizes:
         patch=tuple(video["patch_size"]),
         stride=vae.get("scale_factor_temporal", 4),
         spatial=vae.get("scale_factor_spatial", 8),
-        hop=hop,
+        hop=math.prod(dac["encoder_rates"]),
         rate=dac["sample_rate"],
         vae_width=vae.get("base_dim", 96),
         itemsize=stored_bytes(files["video_dit"]),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.timing import audio_samples
-from engine.training.demo_world import ClipSpec, event_times, render_audio, render_frames, sample_spec
+from engine.training.demo_world import ClipSpec, render_audio, render_frames, sample_spec
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,6 @@ class ClipFormat:
 def spec_at(seed: int, name: str, index: int) -> ClipSpec:
     """The clip ``index`` of the set ``name`` ("train" or "held")."""
     return sample_spec(np.random.Generator(np.random.PCG64([seed, SETS[name], index])))
-
-
-def event_track(spec: ClipSpec, form: ClipFormat) -> Array:
-    """Which frames an event falls into: (frames,) bool."""
-    track = np.zeros(form.frames, bool)
-    track[np.minimum(np.floor(event_times(spec, form.seconds) * form.fps).astype(int), form.frames - 1)] = True
-    return track
 
 
 def render_clip(spec: ClipSpec, form: ClipFormat) -> tuple[Array, Array]:

@@ -39,7 +39,7 @@ def small_sizes() -> ModelSizes:
     return ModelSizes(
         layers=8, shared=6, video_block=block, video_linear=linear, shared_block=sum(p[0] for p in parts),
         shared_linear=sum(p[1] for p in parts), ends=tower_ends(256, 64, 64, 144, 64),
-        audio_ends=tower_ends(128, 64, 64, 32, 32), text_table=1, text_block=1, text_layers=1, video_vae=1, audio_vae=1,
+        audio_ends=tower_ends(128, 64, 64, 32, 32), text_block=1, video_vae=1, audio_vae=1,
         width=256, ffn=704, audio_width=128, text_width=64,
     )  # fmt: skip
 

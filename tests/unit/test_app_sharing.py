@@ -15,7 +15,7 @@ from app.door import SESSION_COOKIE
 from app.errors import NotAllowed, NotFound
 from app.guard import Visitor, shown
 from app.server import make_server, open_tunnel
-from app.sessions import Sessions, Throttle, new_password, read_token
+from app.sessions import Sessions, Sharing, Throttle, new_password, read_token
 from app.tabs.parts import answered
 from engine.errors import RequestError
 from tests.app_parts import GUEST, OWNER, shared, small, studio
@@ -107,7 +107,7 @@ def test_guests_log_in_and_have_only_their_own(tmp_path: Path) -> None:
         assert owner.get("/login", params={"key": "wrong"}).status_code == 401
         assert owner.get("/login", params={"key": sessions.owner_key}).status_code == 303
         assert len(owner.get("/v1/videos").json()["data"]) == 3  # the owner sees everything
-        sessions.stop_sharing()
+        sessions.sharing = replace(sessions.sharing or Sharing(), until=0.0)  # its time is over
         assert one.get("/v1/videos").status_code == 401
         assert owner.get("/v1/videos").status_code == 200
         for client in (one, two, owner):
