@@ -100,7 +100,7 @@ class ClipFolders:
         Raises:
             RequestError: it is neither a video nor a caption. OutputError: it cannot be written.
         """
-        plain = re.sub(r"[^\w. ()+-]", "_", name).strip(". ")[-100:]
+        plain = re.sub(r"[^\w. ()+-]", "_", Path(name.replace("\\", "/")).name).strip(". ")[-100:]
         if Path(plain).suffix.lower() not in (*VIDEOS, *TEXTS):
             raise RequestError(f"{name[:80]!r} is no video ({', '.join(VIDEOS)}) and no caption ({', '.join(TEXTS)})")
         with self._lock:

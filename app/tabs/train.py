@@ -146,7 +146,7 @@ class TrainingRoom:
             "active": self._core.trainings.busy != "",
             "runs": [_run(one, language, job is not None) for one in shown],
             "model": {
-                "name": self._core.model_name(),
+                "name": model.title,
                 "sizes": [f"{w}x{h}" for w, h in model.sizes],
                 "seconds": round(model.frames / model.fps, 2),
             },
