@@ -20,6 +20,7 @@ from PIL import Image
 from app.core import Core, open_core
 from app.guard import Visitor
 from app.jobs import ENDED, Job
+from app.library import Clip
 from app.options import Options
 from app.spec import JobSpec
 from engine.media import read_clip
@@ -75,6 +76,22 @@ def wait(core: Core, job: Job | str, seconds: float = 300.0, states: tuple[str, 
             return now
         core.queue.wait(core.queue.revision, 0.05)
     raise AssertionError(f"job is still {core.queue.get(job_id)} after {seconds:g} s\n{core.log_tail(40)}")
+
+
+def result(core: Core, job: Job) -> Clip:
+    """The clip of a job that is done."""
+    assert job.state == "done", job.reason
+    return core.library.get(job.result or "")
+
+
+def made(core: Core, **changes: Any) -> Clip:
+    """A clip from a job of its own."""
+    return result(core, wait(core, core.submit(small(**changes), OWNER)[0]))
+
+
+def frames(core: Core, clip: Clip) -> np.ndarray:
+    """A clip's pictures, (F, H, W, 3) int16, so that they can be subtracted."""
+    return read_clip(core.library.path(clip)).frames.astype(np.int16)
 
 
 def digest(path: Path) -> str:

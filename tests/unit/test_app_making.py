@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from app import derived
 from app.core import Core
-from app.errors import NotFound, WrongState
-from app.jobs import Job
+from app.errors import NotFound
 from app.library import Clip
 from app.preview import Budget
-from app.server import make_server
-from app.source import continued
 from app.spec import Given, JobSpec
-from app.store import StoreStuck
 from engine.errors import CheckpointError, MediaError, RequestError
 from engine.lora.fit import folder_shapes
-from engine.media import Clip as MediaClip
-from engine.media import probe, read_clip
+from engine.media import probe
 from engine.pipeline import MovaPipeline
 from engine.profile import read_rules
 from tests import lora_files as makers
-from tests.app_parts import GUEST, MODEL, OWNER, digest, small, stray_files, studio, wait
+from tests.app_parts import GUEST, MODEL, OWNER, digest, made, result, small, stray_files, studio, wait
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +40,6 @@ def picture() -> Image.Image:
     """A picture that no crop leaves unchanged, larger than the model's."""
     rng = np.random.default_rng(5)
     return Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((90, 60), Image.Resampling.BICUBIC)
-
-
-def made(core: Core, **changes: object) -> Clip:
-    """A clip from a job of its own."""
-    return result(core, wait(core, core.submit(small(**changes), OWNER)[0]))
-
-
-def result(core: Core, job: Job) -> Clip:
-    assert job.state == "done", job.reason
-    return core.library.get(job.result or "")
-
-
-def frames(core: Core, clip: Clip) -> np.ndarray:
-    return read_clip(core.library.path(clip)).frames.astype(np.int16)
 
 
 def test_a_job_tells_what_it_does_and_becomes_a_clip(core: Core) -> None:
@@ -164,181 +140,6 @@ def test_an_mp4_restores_everything_on_a_studio_that_knows_nothing(
             fresh.spec_from_file(fresh.uploads.path(fresh.uploads.get(spec.image or "")), OWNER)
 
 
-def test_sound_again_keeps_the_picture_and_the_other_way_round(core: Core) -> None:
-    clip = made(core, seed=9, steps=3)
-    source = read_clip(core.library.path(clip))
-    sound = read_clip(core.library.path(result(core, wait(core, core.again(clip.id, OWNER, keep="picture")))))
-    assert np.array_equal(sound.frames, source.frames)
-    assert not np.array_equal(sound.samples, source.samples)
-    picture = read_clip(core.library.path(result(core, wait(core, core.again(clip.id, OWNER, keep="sound")))))
-    assert np.array_equal(picture.samples, source.samples)
-    assert not np.array_equal(picture.frames, source.frames)
-    (core.paths.preview(clip.id) / derived.LATENTS).unlink()  # kept from its mp4 instead: coded once more
-    kept = read_clip(core.library.path(result(core, wait(core, core.again(clip.id, OWNER, keep="picture")))))
-    assert np.abs(kept.frames.astype(int) - source.frames).mean() < 3
-    assert not np.array_equal(kept.samples, source.samples)
-
-
-def test_a_clip_goes_on_from_its_last_picture(core: Core) -> None:
-    clip = made(core, seed=11)
-    assert clip.facts.frames == 5
-    job = wait(core, core.extend(clip.id, OWNER, {"prompt": "and then it rains"}))
-    longer = result(core, job)
-    assert longer.facts.frames == 9  # the shared picture is shown once
-    assert abs(longer.facts.video_seconds - longer.facts.audio_seconds) < 1 / 24
-    assert longer.spec.prompt == "and then it rains"
-    assert np.abs(frames(core, longer)[:5] - frames(core, clip)).mean() < 3
-    twice = result(core, wait(core, core.extend(longer.id, OWNER)))
-    assert twice.facts.frames == 13
-    upload = core.uploads.get(core.last_frame(clip.id, OWNER))
-    with Image.open(core.uploads.path(upload)) as png:
-        assert np.array_equal(np.asarray(png), frames(core, clip)[-1])
-
-
-def test_joining_makes_neither_jump_nor_click() -> None:
-    """A tone and a sweep of grey that go on across the join, so that any gap, doubling or step would show."""
-    fps, rate, per_clip = 24.0, 48_000, 25
-    ramp = np.arange(2 * per_clip - 1, dtype=np.uint8) * 4
-    pictures = np.broadcast_to(ramp[:, None, None, None], (len(ramp), 16, 16, 3)).copy()
-    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(len(ramp) / fps * rate)) / rate).astype(np.float32)
-    head = MediaClip(pictures[:per_clip], wave[: round(per_clip / fps * rate)], fps, rate)
-    start = round((per_clip - 1) / fps * rate)
-    tail = MediaClip(pictures[per_clip - 1 :], wave[start : start + round(per_clip / fps * rate)], fps, rate)
-    joined = continued(head, tail)
-    assert np.array_equal(joined.frames, pictures)
-    assert len(joined.samples) == len(wave)
-    steps = np.abs(np.diff(joined.samples[:, 0]))
-    fade = slice(start - 10, start + round(rate / fps) + 10)
-    usual = np.abs(np.diff(wave)).max()
-    # Where both sounds are the same the fade with constant power is at most 3 dB louder, and never abrupt.
-    assert steps[fade].max() < 1.5 * usual
-    outside = np.r_[
-        joined.samples[: start - 1, 0] - wave[: start - 1], joined.samples[fade.stop :, 0] - wave[fade.stop :]
-    ]
-    assert np.abs(outside).max() < 1e-6
-    silence = MediaClip(pictures[per_clip - 1 :], np.zeros_like(tail.samples), fps, rate)
-    assert np.abs(np.diff(continued(head, silence).samples[:, 0])).max() < 1.5 * usual
-    brighter = continued(head, MediaClip(tail.frames + 25, tail.samples, fps, rate))  # as models do
-    grey = brighter.frames[:, 0, 0, 0].astype(int)
-    assert np.abs(np.diff(grey)).max() <= 4 + 25 / 8 + 1  # no step beside the sweep's own
-    assert np.array_equal(grey[:per_clip], ramp[:per_clip])
-    assert np.array_equal(grey[per_clip + 8 :], ramp[per_clip + 8 :].astype(int) + 25)
-    other_rate = MediaClip(tail.frames, np.zeros(round(per_clip / fps * 44_100), np.float32), fps, 44_100)
-    assert len(continued(head, other_rate).samples) == len(wave)
-
-
-def test_every_export_of_a_real_clip(core: Core, tmp_path: Path) -> None:
-    clip = made(core, frames=25, seed=3)
-    with TestClient(make_server(core), base_url="http://127.0.0.1") as client:
-        base = f"/media/clips/{clip.id}"
-        whole = client.get(f"{base}/video")
-        part = client.get(f"{base}/video", headers={"range": "bytes=10-99"})
-        assert (part.status_code, part.content) == (206, whole.content[10:100])
-        assert client.get(f"{base}/video", headers={"range": f"bytes={len(whole.content)}-"}).status_code == 416
-        assert client.get(f"{base}/video", params={"download": 1}).headers["content-disposition"].startswith("attach")
-        assert client.get(f"{base}/thumb").headers["content-type"] == "image/webp"
-        assert len(client.get(f"{base}/peaks").json()["peaks"]) == 1200
-        shutil.rmtree(core.paths.preview(clip.id))
-        assert len(client.get(f"{base}/peaks").json()["peaks"]) == 1200  # made again
-        assert client.get(f"/v1/videos/{clip.job}/content").content == whole.content
-        assert client.get(f"/v1/videos/{clip.job}").json()["status"] == "completed"
-
-        def exported(kind: str, **when: float) -> Path:
-            answer = client.get(f"{base}/export/{kind}", params=when)
-            assert answer.status_code == 200, answer.text
-            path = tmp_path / f"x.{kind}"
-            path.write_bytes(answer.content)
-            return path
-
-        trimmed = read_clip(exported("mp4", start=6 / 24, end=18 / 24))
-        assert len(trimmed.frames) == 12
-        assert np.abs(trimmed.frames.astype(int) - frames(core, clip)[6:18]).mean() < 3
-        assert abs(len(trimmed.samples) / trimmed.sample_rate - 0.5) < 1 / 24
-        assert core.spec_from_file(tmp_path / "x.mp4", OWNER).seed == 3  # a part carries the settings too
-        with Image.open(exported("png", at=7 / 24)) as png:
-            assert np.array_equal(np.asarray(png), frames(core, clip)[7])
-        with Image.open(exported("gif", start=0, end=0.5)) as gif:
-            assert gif.n_frames >= 5
-        assert exported("wav").read_bytes()[:4] == b"RIFF"
-        assert probe(exported("webm")).frames == 25
-        for path in ("export/avi", "export/mp4?start=5&end=9", "export/mp4?start=nan", "export/png?at=-1", "source"):
-            assert client.get(f"{base}/{path}").status_code in (400, 404), path
-
-
-@pytest.mark.parametrize("ending", ["done", "failed", "cancelled", "died"])
-def test_who_sees_that_a_job_has_ended_finds_no_preview_of_it(
-    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Looked at in the very moment in which the queue says so, not whenever a test happens to look."""
-    with studio(tmp_path) as core:
-        supervisor, queue = core.supervisor, core.queue
-        job = core.submit(small(), OWNER)[0]
-        queue.claim()
-        worker = SimpleNamespace(job=job, kill=lambda: None, how_it_ended=lambda: "signal 9")
-        packed = base64.b64encode(b"webp").decode()
-        supervisor._hear(worker, {"say": "preview", "job": job.id, "picture": packed, "envelope": [0.5], "step": 1})
-        assert supervisor.preview(job.id) is not None
-        found = []
-        for name in ("finish", "fail", "cancelled", "worker_died"):
-            told = getattr(queue, name)
-
-            def look(*given: object, told: Callable = told) -> object:
-                found.append(supervisor.preview(job.id))
-                return told(*given)
-
-            monkeypatch.setattr(queue, name, look)
-        if ending == "died":
-            supervisor._died(worker)
-        else:
-            if ending == "cancelled":
-                queue.cancel(job.id, None)
-            if ending == "done":
-                monkeypatch.setattr(core.library, "add_published", lambda _: None)
-            told = {"say": ending, "job": job.id, "clip": job.id, "measured": {}, "reason": "x"}
-            supervisor._hear(worker, told)
-        assert found == [None]
-
-
-@pytest.mark.parametrize("ending", ["finish", "worker_died"])
-def test_how_a_job_ended_is_written_down_when_there_is_room_again(
-    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with studio(tmp_path, work=True) as core:
-        tries, told = [], getattr(core.queue, ending)
-
-        def full(*given: object) -> object:
-            tries.append(given)
-            if len(tries) < 3:
-                raise StoreStuck("the disk is full")
-            return told(*given)
-
-        monkeypatch.setattr(core.queue, ending, full)
-        job = core.submit(small(steps=60 if ending == "worker_died" else 2), OWNER)[0]
-        if ending == "worker_died":
-            while core.queue.get(job.id).stage != "denoise":
-                time.sleep(0.01)
-            os.kill(core.supervisor.status().pid or 0, signal.SIGKILL)
-        assert wait(core, job).state == "done"
-        assert len(tries) == 3
-        assert core.queue.get(job.id).attempts == (2 if ending == "worker_died" else 1)
-        assert core.supervisor.status().deaths == (1 if ending == "worker_died" else 0)
-
-
-def test_pausing_a_job_and_the_queue(core: Core) -> None:
-    core.queue.hold()
-    first, second, third = (core.submit(small(seed=n), OWNER)[0] for n in (1, 2, 3))
-    core.queue.pause(second.id, None)
-    time.sleep(0.3)
-    assert core.queue.counts()["running"] == 0
-    core.queue.hold(False)
-    assert wait(core, third).state == wait(core, first).state == "done"
-    assert core.queue.get(second.id).state == "paused"
-    core.queue.go_on(second.id, None)
-    assert wait(core, second).state == "done"
-    with pytest.raises(WrongState):
-        core.queue.edit(second.id, small(), None)
-
-
 def test_a_failed_write_is_tried_again_from_the_latents(core: Core) -> None:
     month = core.paths.results / time.strftime("%Y-%m")
     aside = month.with_name("aside")
@@ -410,26 +211,6 @@ def test_a_guests_job_is_the_guests(core: Core) -> None:
     assert sidecar["studio"]["owner"] == GUEST.owner
     with pytest.raises(NotFound):
         core.again(clip.id, replace(GUEST, owner="guest-" + "c" * 32))
-
-
-def test_idle_workers_free_the_model_and_the_next_job_starts_another(core: Core) -> None:
-    made(core)
-    before = core.supervisor.status()
-    assert before.state == "idle"
-    assert before.memory > 50 << 20
-    core.settings.change(idle_minutes=0.02)
-    try:
-        end = time.monotonic() + 60
-        while core.supervisor.status().state != "off" and time.monotonic() < end:
-            time.sleep(0.05)
-        assert core.supervisor.status().state == "off"
-    finally:
-        core.settings.change(idle_minutes=10)
-    assert made(core).facts.frames == 5
-    assert core.supervisor.status().pid != before.pid
-    core.supervisor.free()
-    assert core.supervisor.status().state == "off"
-    assert core.supervisor.status().deaths == 0
 
 
 def test_loras_are_put_on_for_their_job_and_leave_no_trace(core: Core, tmp_path: Path) -> None:
