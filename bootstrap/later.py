@@ -7,8 +7,10 @@ group is there, 1 it could not be added (told on stderr; `launch.py setup` tries
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bootstrap import store
@@ -32,11 +34,31 @@ def main(argv: Sequence[str], root: Path = ROOT) -> int:
     try:
         with store.exclusive(layout, lambda: _say("Waiting for another set-up in this folder.")):
             _say(f"{STARTED} {group!r}.")
-            add_optional(layout, group)
+            with _scratch(layout):
+                add_optional(layout, group)
     except (SetupError, OSError) as error:
         _say(str(error))
         return 1
     return 0
+
+
+@contextmanager
+def _scratch(layout: store.Layout) -> Iterator[None]:
+    """Temporary files in a folder of our own, so that those of a build that was killed are found and deleted.
+
+    Not on Windows, where they would lie too deep for its limit on paths.
+    """
+    if os.name == "nt":
+        yield
+        return
+    folder = layout.state / "tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.writer_setup import Phase, WriterSetup
@@ -90,6 +91,16 @@ def until(writer: WriterSetup, *phases: Phase, seconds: float = 300.0) -> Phase:
     raise AssertionError(f"{writer.state()} after {seconds:g} s")
 
 
+def at_work(project: Project) -> list[str]:
+    """Processes that still build here."""
+    lines = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(project.root) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            lines.append(line)
+    return lines
+
+
 def has_it(project: Project) -> bool:
     command = [str(store.python_in(project.layout.env)), "-c", "import llamathing"]
     return subprocess.run(command, capture_output=True).returncode == 0
@@ -134,6 +145,7 @@ def test_killed_at_any_moment_the_environment_stays_whole(project: Project, monk
         writer.start()
         time.sleep(chance.uniform(0.1, 3.0))
         writer.stop()
+        assert not at_work(project)
         assert groups(project) >= {"base", "studio"}
         done = project.start()
         assert done.returncode == 0, done.stderr
@@ -144,6 +156,7 @@ def test_killed_at_any_moment_the_environment_stays_whole(project: Project, monk
     until(last, "done", "there")
     assert has_it(project)
     assert not project.leftovers()
+    assert {path.name for path in project.layout.state.iterdir() if path.is_dir()} == set(), "what killed builds left"
 
 
 def test_one_that_cannot_be_built_is_told_once(
