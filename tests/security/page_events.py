@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.security.attack_studio import Target
+    from tests.security.attacked import Target
 
 
 def press_generate(at: Target, headers: Mapping[str, str], **fields: Any) -> dict[str, Any]:

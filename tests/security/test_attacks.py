@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.attack_studio import campaign, target
+from tests.security.attack_studio import campaign
+from tests.security.attacked import target
 from tests.security.page_events import page_works, press_generate
 
 
