@@ -50,7 +50,13 @@ def picture(path: Path, width: int = 240, height: int = 120) -> Path:
 
 
 class RunningStudio:
-    """One process of the studio; can be killed and started again on the same folder."""
+    """One process of the studio; can be killed and started again on the same folder.
+
+    Attributes:
+        welcomed: a new folder begins without the first-run panel, so that the form is where it always is.
+    """
+
+    welcomed = True
 
     def __init__(self, data: Path, model: Path, *flags: str) -> None:
         self.data, self.model, self.flags = data, model, flags
@@ -59,6 +65,9 @@ class RunningStudio:
 
     def start(self) -> float:
         """Starts it; returns the seconds until the page answered."""
+        if self.welcomed and not self.data.exists():
+            self.data.mkdir(parents=True)
+            (self.data / "settings.json").write_text('{"welcomed": true}')
         began = time.monotonic()
         self.process = subprocess.Popen(
             [

@@ -23,6 +23,7 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningS
     """A studio on a folder that was never used, in a home without models."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     running = RunningStudio(tmp_path / "data", small_model(tmp_path))
+    running.welcomed = False
     running.start()
     yield running
     running.stop()
