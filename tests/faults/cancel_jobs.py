@@ -24,6 +24,7 @@ from app.jobs import Job
 from app.spec import JobSpec
 from engine.profile import read_profile, read_rules
 from tests.app_parts import MODEL, OWNER, digest, small, stray_files, studio, wait
+from tests.faults.verdict import verdict
 
 STEPS = 40
 MESSAGES = 0.05  # seconds: to the worker and back, through the queue on the disk
@@ -140,10 +141,7 @@ def main() -> int:
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-cancels-") as folder:
         toll = campaign(Path(folder), args.cancels, args.seed, args.model, args.late)
-    print(toll)
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(toll, toll.faults)
 
 
 if __name__ == "__main__":

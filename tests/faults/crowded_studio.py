@@ -29,6 +29,7 @@ from app.server import make_server
 from app.view import clips_view, studio_view
 from engine.media import Clip as MediaClip
 from tests.app_parts import GUEST, OWNER, small, studio
+from tests.faults.verdict import verdict
 
 MOST = 0.3  # seconds, at the 95th percentile
 SUBMITTED_AT_ONCE = 64
@@ -161,10 +162,7 @@ def main() -> int:
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-crowd-") as folder:
         toll = campaign(Path(folder), args.jobs, args.clips, args.rounds)
-    print(toll)
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(toll, toll.faults)
 
 
 if __name__ == "__main__":

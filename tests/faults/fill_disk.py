@@ -28,6 +28,7 @@ from app.library import Clip
 from engine.errors import MovaError
 from engine.media import read_clip
 from tests.app_parts import OWNER, digest, small, stray_files, studio, wait
+from tests.faults.verdict import verdict
 
 DISK = "32m"
 PATIENCE = 6.0  # seconds that a job is given on the full disk; how it ended may be known only when there is room
@@ -197,10 +198,7 @@ def main() -> int:
         except NoDisk as error:
             print(f"skipped: {error}")
             return 0
-    print(toll)
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(toll, toll.faults)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 
 from tests.app_parts import MODEL, digest, python, stray_files, studio
+from tests.faults.verdict import verdict
 
 FIELDS = {"prompt": "a bell rings", "size": "32x32", "num_frames": 5, "num_inference_steps": 6, "guidance_scale": 1}
 
@@ -188,10 +189,7 @@ def main() -> int:
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-kills-") as folder:
         toll = campaign(Path(folder), args.kills, args.seed, args.longest)
-    print(toll)
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(toll, toll.faults)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from app.core import Core
 from tests.app_parts import OWNER, digest, small, stray_files, studio, wait
+from tests.faults.verdict import verdict
 
 
 @dataclass
@@ -121,10 +122,7 @@ def main() -> int:
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-kills-") as folder:
         toll = campaign(Path(folder), args.kills, args.jobs, args.seed, args.longest)
-    print(toll)
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(toll, toll.faults)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import psutil
 from app.core import Core, open_core
 from app.options import Options
 from tests.app_parts import MODEL, OWNER, small, wait
+from tests.faults.verdict import verdict
 
 WINDOW = 10  # jobs between two looks
 MOST_MEMORY = 1 << 20  # bytes per 100 jobs
@@ -106,10 +107,7 @@ def main() -> int:
             course = campaign(core, args.jobs)
         finally:
             core.close()
-    print(course)
-    for fault in course.faults:
-        print("FAULT", fault)
-    return 1 if course.faults else 0
+    return verdict(course, course.faults)
 
 
 if __name__ == "__main__":

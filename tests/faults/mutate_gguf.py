@@ -20,34 +20,23 @@ from prompt_enhancer import EnhanceRequest, enhance
 from prompt_enhancer.catalogue import BUNDLED_FILE
 from prompt_enhancer.guarantees import verify
 from prompt_enhancer.writer import Writer
+from tests.faults.damage import KINDS, damage
 
 BOUND = 40.0  # seconds for one file
 HEADER = 40_000  # bytes of names, tokens and shapes before the weights
+NUMBERS = (b"\xff\xff\xff\xff", bytes(4), b"\xff\xff\xff\x7f", b"\1\0\0\0")  # little endian
 SECONDS = 20.0  # that a model may take
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     """One to eight damages of random kinds; in half of the files all bytes keep their places."""
     out = bytearray(data)
-    kinds, most = (3, 3) if rng.random() < 0.5 else (6, 8)
+    kinds, most = (3, 3) if rng.random() < 0.5 else (KINDS, 8)
     for _ in range(int(rng.integers(1, most + 1))):
         place = rng.random()
         reach = 400 if place < 0.3 else HEADER if place < 0.8 else len(out)
         where = int(rng.integers(min(reach, len(out))))
-        length = int(rng.integers(1, 65))
-        match int(rng.integers(kinds)):
-            case 0:
-                out[where] ^= 1 << int(rng.integers(8))
-            case 1:
-                out[where : where + 4] = rng.choice([b"\xff\xff\xff\xff", bytes(4), b"\xff\xff\xff\x7f", b"\1\0\0\0"])
-            case 2:
-                out[where : where + length] = rng.bytes(length)
-            case 3:
-                del out[where : where + length]
-            case 4:
-                out[where:where] = out[where : where + length]
-            case 5 if rng.random() < 0.3:
-                del out[max(4, where) :]
+        damage(out, where, rng, NUMBERS, 4, kinds)
     return bytes(out)
 
 

@@ -19,8 +19,10 @@ import numpy as np
 
 from engine.errors import MediaError
 from engine.media import export_gif, export_webm, read_clip, write_clip
+from tests.faults.damage import KINDS, damage
 
 BOUND = 10.0  # seconds one pass over a damaged file may take
+NUMBERS = (b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\1")  # big endian
 PASSES = 4  # probe, pictures, sound, settings
 
 
@@ -48,20 +50,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
         if len(out) < 16:
             break
         where = int(rng.choice(len(header_bytes(out)))) if rng.random() < 0.7 else int(rng.integers(len(out)))
-        length = int(rng.integers(1, 65))
-        match int(rng.integers(6)):
-            case 0:
-                out[where] ^= 1 << int(rng.integers(8))
-            case 1:
-                out[where : where + 4] = rng.choice([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\1"])
-            case 2:
-                out[where : where + length] = rng.bytes(length)
-            case 3:
-                del out[where : where + length]
-            case 4:
-                out[where:where] = out[where : where + length]
-            case 5 if rng.random() < 0.3:
-                del out[max(16, where) :]
+        damage(out, where, rng, NUMBERS, 16, KINDS)
     return bytes(out)
 
 

@@ -27,6 +27,7 @@ from app.options import Options
 from app.spec import JobSpec
 from engine.media import read_clip
 from tests.app_parts import MODEL, OWNER, digest, wait
+from tests.faults.verdict import verdict
 
 PROMPTS = (
     "A red ball bounces twice on a wooden floor.",
@@ -137,10 +138,7 @@ def main() -> int:
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-trip-") as folder:
         toll = campaign(Path(folder), args.model, args.clips, args.again, args.frames, args.steps, args.seed)
-    print(toll)
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(toll, toll.faults)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from app.server import make_server
 from app.sessions import read_token
 from engine.media import read_clip, read_settings
 from tests.app_parts import stray_files, studio, wait
+from tests.faults.verdict import verdict
 
 SMALL = {"num_frames": 5, "num_inference_steps": 2, "guidance_scale": 1.0}
 
@@ -154,10 +155,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", "The Sora API", DeprecationWarning)  # theirs; ours goes on
     with tempfile.TemporaryDirectory(prefix="mova-client-") as folder:
         toll = campaign(Path(folder) / "data", openai)
-    print(f"openai {openai.__version__}: {len(toll.tried)} checks, {len(toll.faults)} faults")
-    for fault in toll.faults:
-        print("FAULT", fault)
-    return 1 if toll.faults else 0
+    return verdict(f"openai {openai.__version__}: {len(toll.tried)} checks, {len(toll.faults)} faults", toll.faults)
 
 
 if __name__ == "__main__":
