@@ -167,7 +167,6 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "preset_unnamed": ("Give the preset a name first.", "请先给预设起个名字。"),
     "generate": ("Generate", "生成"),
-    "generate_title": ("Ctrl + Enter", "Ctrl + Enter"),
     "save_changes": ("Save changes", "保存修改"),
     "editing": ("You are changing a waiting clip.", "正在修改一个排队中的片段。"),
     "stop_editing": ("Leave it as it was", "放弃修改"),
