@@ -87,24 +87,18 @@ class Carrier:
             OutOfMemory: it ran out again; the message says what would help.
         """
         failed: BaseException | None = None
-        try:
-            return action()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            # The traceback holds every tensor of the failed attempt.
-            failed = type(error)(str(error))
-        self.short = True
-        self.leave()
-        if not self.lean(stage):
-            raise OutOfMemory(advice(stage)) from failed
-        try:
-            return action()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            failed = type(error)(str(error))
-        self.leave()
+        for again in (False, True):
+            if again and not self.lean(stage):
+                break
+            try:
+                return action()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                # The traceback holds every tensor of the failed attempt.
+                failed = type(error)(str(error))
+            self.short = True
+            self.leave()
         raise OutOfMemory(advice(stage)) from failed
 
     def lean(self, stage: str) -> bool:
