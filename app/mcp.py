@@ -24,8 +24,8 @@ INSTRUCTIONS = (
 )
 
 
-def mcp_app(core: Core) -> tuple[ASGIApp, Any]:
-    """The ASGI app to mount at /mcp, and a context manager that must be open while it serves."""
+def _server() -> FastMCP:
+    """Without tools yet; the studio's logging is as it was."""
     # The door has checked Host and Origin; one place decides that.
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     root = logging.getLogger()
@@ -40,6 +40,12 @@ def mcp_app(core: Core) -> tuple[ASGIApp, Any]:
         log_level="WARNING",
     )
     root.handlers[:], root.level = handlers, level  # the library sets up logging of its own; ours stays as it was
+    return server
+
+
+def mcp_app(core: Core) -> tuple[ASGIApp, Any]:
+    """The ASGI app to mount at /mcp, and a context manager that must be open while it serves."""
+    server = _server()
 
     def visitor(context: Context[Any, Any, Any]) -> Visitor:
         return visitor_of(context.request_context.request)

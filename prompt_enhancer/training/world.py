@@ -1,6 +1,8 @@
 """The world that the bundled video model knows, as data: things, what they do, how they sound, where and how fast.
 
 The words are those that the video model was trained on: a suggestion for this world adds no others.
+They are listed here once more because enhancer and engine do not know each other, and because the engine's lists are
+weighted for drawing captions (a word stands there as often as it shall come up), these for choosing words.
 """
 
 from __future__ import annotations
