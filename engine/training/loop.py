@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Figures = dict[str, Any]
 BREAK = [getattr(signal, name) for name in ("SIGBREAK",) if hasattr(signal, name)]  # what other processes can send
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # options of mallopt, from malloc.h
 EMA_WARMUP = 10.0  # steps; early averages forget faster, (1 + step) / (EMA_WARMUP + step)
 
 
@@ -315,9 +316,24 @@ def keep_memory() -> bool:
     Returns:
         Whether this C library understood (glibc only; elsewhere nothing changes).
     """
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # names of mallopt's options in malloc.h
+    return _mallopt((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26))
+
+
+def give_memory_back() -> bool:
+    """Asks glibc to give every large block back to the system as soon as it is freed: where memory is short.
+
+    By default glibc learns to keep blocks of up to 32 MB in its heap, where they leave holes: a training that held
+    1.16 GB of tensors at its peak took 1.57 GB.
+
+    Returns:
+        As `keep_memory`.
+    """
+    return _mallopt((MMAP_MAX, 2**20), (MMAP_THRESHOLD, 2**17), (TRIM_THRESHOLD, 2**17), (TOP_PAD, 2**17))
+
+
+def _mallopt(*options: tuple[int, int]) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all(mallopt(k, v) == 1 for k, v in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)))
+    return all(mallopt(option, value) == 1 for option, value in options)

@@ -34,6 +34,7 @@ FACTOR_BYTES = 24  # value, gradient, two moments, average, and a copy while the
 PASSES = 4.0  # a step in forward passes: forward, once more, and a gradient that costs two
 MIXED = 0.75  # of what a block takes in float32, where products are in bfloat16 and norms are not; not measured yet
 EIGHT_BIT_COST = 1.04
+ROOMY = 2.0  # times what is needed: then freed memory may be kept for the next step, which is faster
 FOLDED = 128  # tokens of text that a processor computes, where padding is counted instead; captions rarely have more
 
 
@@ -47,6 +48,7 @@ class TrainPlan:
         lean: blocks keep only their inputs, and are computed again for the gradient.
         to_host: those inputs wait in main memory.
         why: one sentence.
+        tight: main memory has no room for what an allocator likes to keep.
     """
 
     base: Plan
@@ -54,6 +56,7 @@ class TrainPlan:
     lean: bool
     to_host: bool = False
     why: str = ""
+    tight: bool = False
 
     @property
     def plain(self) -> bool:
@@ -122,7 +125,8 @@ def make_train_plan(
         best = min(exact or fitting, key=_order)
     else:
         best = min(ways, key=lambda w: (_excess(w.base, machine), *_order(w)))
-    return replace(best, why=sentence(best, machine, sizes, load))
+    needed = best.base.vram + best.base.ram if machine.shared else best.base.ram
+    return replace(best, why=sentence(best, machine, sizes, load), tight=ROOMY * needed > room(machine)[1])
 
 
 def _order(way: TrainPlan) -> tuple[float, int, bool, bool, bool]:

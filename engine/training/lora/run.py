@@ -34,7 +34,7 @@ from engine.pipeline import MovaPipeline
 from engine.profile import ModelProfile, read_profile
 from engine.training import checkpoint
 from engine.training.log import read_lines
-from engine.training.loop import Figures, keep_memory, train
+from engine.training.loop import Figures, give_memory_back, keep_memory, train
 from engine.training.lora import cache as store
 from engine.training.lora.card import card_text, metadata_of
 from engine.training.lora.clips import ClipSet, Format, format_of, scan
@@ -144,6 +144,8 @@ def _train(
     way = plan_training(order, place, world)
     if way is not None:
         log.info("%s", way.why)
+        if way.tight:
+            give_memory_back()
     plan = None if way is None or way.plain else way.base
     pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), place, plan)
     form = format_of(order.model, order.size, order.frames)
