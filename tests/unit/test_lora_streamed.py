@@ -263,7 +263,7 @@ def peak_task(pipe: MovaPipeline) -> LoraTask:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's own account of a process")
-@pytest.mark.parametrize(("weights", "residents"), [("float32", 0)])
+@pytest.mark.parametrize(("weights", "residents"), [("float32", 0), ("int8", 4)])
 def test_peak_memory_is_as_predicted(tmp_path: Path, weights: str, residents: int) -> None:
     wide = replace(
         SIZES["wide"], video_dim=768, video_heads=6, video_layers=8, video_ffn=3072, audio_dim=384, audio_heads=6,
