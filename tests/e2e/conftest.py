@@ -13,9 +13,12 @@ import pytest
 from tests.e2e.page_parts import RunningStudio, small_model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """Chromium of the system. Without one these tests are skipped; in CI that is a failure."""
+    """Chromium of the system. Without one these tests are skipped; in CI that is a failure.
+
+    It ends with these tests: Playwright keeps an event loop in this thread, and other tests want one of their own.
+    """
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         if os.environ.get("CI"):

@@ -50,12 +50,13 @@ def test_watched_to_its_end(behind: Background, tmp_path: Path) -> None:
 
 
 def test_paused_and_continued(behind: Background, server: LocalHub) -> None:
-    server.fault = lambda *_: Fault("slow")
+    server.fault = lambda *_: Fault("slow", wait=0.2)  # a loaded machine pauses late
     behind.start(REPOSITORY)
     assert until(behind, 200_000).busy
     assert not behind.start("other/model")  # one at a time
     behind.pause()
     assert behind.wait(30).phase == "paused"
+    server.fault = lambda *_: None
     assert behind.start(REPOSITORY)
     assert behind.wait(30).phase == "done"
 
