@@ -90,10 +90,12 @@ class DemoRun:
 
     def train_video_vae(self, until: int | None = None) -> None:
         objective, stage = self._video_objective(), self.recipe.video
+        if self.compiled:
+            objective.forward = torch.compile(objective.forward, dynamic=False)  # type: ignore[method-assign]
         frames = load_frames(self.work / "data" / "train", stage.clips)
         held = load_frames(self.work / "data" / "held", min(HELD_VIDEOS, self.recipe.held_clips))
         r = self.recipe
-        task = VideoVaeTask(objective, r.video_parts, r.seed, frames, held, r.video_frozen_from)
+        task = VideoVaeTask(objective, r.video_parts, r.seed, frames, held)
         folder = self.work / "video-vae"
         train(task, stage.optimization, folder, stage.rhythm, self._accelerator(), until, prepare=channels_last)
 

@@ -42,7 +42,6 @@ class Recipe:
     video_config: Config
     video_parts: tuple[Part, ...]
     video_weights: dict[str, float]
-    video_frozen_from: int
     audio: Stage
     audio_config: Config
     audio_windows: AudioVaeRecipe
@@ -82,7 +81,6 @@ def _recipe(raw: Config, text: str) -> Recipe:
         video_config=video["config"],
         video_parts=tuple(_take(Part, part) for part in video["parts"]),
         video_weights={name: float(video[name]) for name in ("moving_weight", "kl_weight", "square_weight")},
-        video_frozen_from=int(video.get("frozen_from", 0)),
         audio=_stage(audio),
         audio_config=audio["config"],
         audio_windows=_take(

@@ -23,6 +23,8 @@ from engine.training.loop import Average, Figures, generator_at
 
 Array = np.ndarray
 MOVING = 0.08  # change between neighbouring frames, of a range of 2, from which a pixel counts as moving
+DECIBEL_WEIGHT = 0.1  # so that gradients are as large as those of the weighted loss, and the KL term as heavy
+TINY = 1e-6  # added to a mean square before its logarithm, 66 dB
 LOGVAR_BIAS = -5.0  # of the latents at the start: noise of .08 on latents near 1
 
 
@@ -127,6 +129,7 @@ class VideoVaeObjective(nn.Module):
 
     def __init__(self, vae: AutoencoderKLWan, moving_weight: float, kl_weight: float, square_weight: float) -> None:
         super().__init__()
+        self.decibels = False  # set by the task, step by step
         self.vae = vae
         self.moving_weight = moving_weight
         self.kl_weight = kl_weight
@@ -139,14 +142,32 @@ class VideoVaeObjective(nn.Module):
         mean, logvar = mean.float(), logvar.float()
         made = decode_whole(self.vae, mean + (0.5 * logvar).exp() * noise).float()
         moving = moving_pixels(video)
-        weight = 1.0 + (self.moving_weight - 1.0) * moving
         difference = made - video
-        error = difference.abs() + self.square_weight * difference.square()
-        loss = (weight * error).mean() / weight.mean()
+        loss = in_decibels(difference, moving) if self.decibels else self._weighted(difference, moving)
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
         square = difference.detach().square().mean()
         figures = {"error": loss.detach(), "kl": kl.detach(), "psnr": 10.0 * torch.log10(4.0 / square)}
         return loss + self.kl_weight * kl, figures
+
+    def _weighted(self, difference: Tensor, moving: Tensor) -> Tensor:
+        weight = 1.0 + (self.moving_weight - 1.0) * moving
+        error = difference.abs() + self.square_weight * difference.square()
+        return (weight * error).mean() / weight.mean()
+
+
+def in_decibels(difference: Tensor, moving: Tensor) -> Tensor:
+    """DECIBEL_WEIGHT times the mean of ln(MSE) over all pixels and ln(MSE) over the moving ones.
+
+    Every relative gain counts alike, however small the error is by now: what a figure in dB asks for.
+
+    Args:
+        difference: (B, 3, T, H, W).
+        moving: (B, 1, T, H, W) bool.
+    """
+    square = difference.square().mean(1, keepdim=True)
+    # without moving pixels the second term is a constant
+    there = (square * moving).sum() / moving.sum().clamp(min=1)
+    return DECIBEL_WEIGHT * 0.5 * ((square.mean() + TINY).log() + (there + TINY).log())
 
 
 def channels_last(module: nn.Module) -> None:
@@ -160,11 +181,18 @@ def channels_last(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of training: ``steps`` steps on windows of ``frames`` frames, ``batch`` of them at once."""
+    """A stretch of training: ``steps`` steps on windows of ``frames`` frames, ``batch`` of them at once.
+
+    Attributes:
+        encoder: False leaves the encoder as it is; only the decoder learns.
+        decibels: the loss is `in_decibels` instead of the weighted error.
+    """
 
     steps: int
     frames: int
     batch: int
+    encoder: bool = True
+    decibels: bool = False
 
 
 class VideoVaeTask:
@@ -179,11 +207,8 @@ class VideoVaeTask:
         seed: int,
         train: Array,
         held: Array,
-        frozen_from: int = 0,
     ) -> None:
-        """``train`` and ``held``: (clips, frames, height, width, 3) uint8; from step ``frozen_from`` on (0 for never)
-        the encoder stays as it is and only the decoder learns."""
-        self.frozen_from = frozen_from
+        """``train`` and ``held``: (clips, frames, height, width, 3) uint8."""
         self.module: nn.Module = objective
         self.objective = objective
         self.parts = parts
@@ -212,10 +237,15 @@ class VideoVaeTask:
         return {"frames": torch.from_numpy(windows), "noise": torch.randn(shape, generator=generator)}
 
     def before_step(self, step: int, average: Average) -> None:
-        """Freezes the encoder when its time has come."""
-        if self.frozen_from and step >= self.frozen_from:
-            vae = self.objective.vae
-            average.freeze(self.objective, [*vae.encoder.parameters(), *vae.quant_conv.parameters()])
+        """Chooses the loss of the step's part, and freezes or frees the encoder."""
+        part, vae = self.part_at(step), self.objective.vae
+        self.objective.decibels = part.decibels
+        encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+        if part.encoder:
+            for parameter in encoder:
+                parameter.requires_grad_(True)
+        else:
+            average.freeze(self.objective, encoder)
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module, step: int) -> Figures:

@@ -30,7 +30,7 @@ from engine.training.loop import Optimization, generator_at
 from engine.training.recipe import RECIPES, read_recipe
 from engine.training.text import make_tokenizer, tokenize
 from engine.training.towers import Later, TowersRecipe
-from engine.training.video_vae import decode_whole, encode_whole, make_video_vae
+from engine.training.video_vae import DECIBEL_WEIGHT, decode_whole, encode_whole, in_decibels, make_video_vae
 
 RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
 
@@ -132,6 +132,44 @@ def test_frozen_encoder_stays_and_decoder_learns(trained: DemoRun, tmp_path: Pat
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert not {n for n in moved if n.startswith(("vae.encoder.", "vae.quant_conv."))}
+
+
+def test_encoder_learns_in_its_parts_alone(trained: DemoRun, tmp_path: Path) -> None:
+    """The recipe's second part leaves the encoder as it is, the third frees it again."""
+    work = tmp_path / "parts"
+    work.mkdir()
+    (work / "data").symlink_to(trained.work / "data")
+    first, second, _ = trained.recipe.video_parts
+    assert (first.encoder, second.encoder) == (True, False)
+    states = []
+    for until in (first.steps + 1, first.steps + second.steps, None):  # the averages become the weights at the freeze
+        DemoRun(trained.recipe, work, "cpu").run("video-vae", work, until=until)
+        states.append(checkpoint.read(work / "video-vae" / "checkpoint.pt")["model"])
+    encoder = {name for name in states[0] if name.startswith(("vae.encoder.", "vae.quant_conv."))}
+
+    def moved(a: int, b: int) -> set[str]:
+        return {name for name in states[0] if not torch.equal(states[a][name], states[b][name])}
+
+    assert moved(0, 1)
+    assert not moved(0, 1) & encoder
+    assert moved(1, 2) & encoder
+
+
+def test_decibel_loss_counts_relative_gains_alike() -> None:
+    """Half the error is 6 dB less over all pixels and over moving ones, whatever the error was."""
+    rng = torch.Generator().manual_seed(2)
+    difference = torch.randn(1, 3, 5, 8, 8, generator=rng)
+    moving = torch.rand(1, 1, 5, 8, 8, generator=rng) < 0.3
+    for scale in (1.0, 0.1):
+        gain = in_decibels(scale * difference, moving) - in_decibels(0.5 * scale * difference, moving)
+        assert gain.item() == pytest.approx(DECIBEL_WEIGHT * 2 * np.log(2), rel=1e-3)
+    still = torch.zeros_like(moving)
+    gain = in_decibels(difference, still) - in_decibels(0.5 * difference, still)
+    assert gain.item() == pytest.approx(DECIBEL_WEIGHT * np.log(2), rel=1e-3)
+    where = difference.clone().requires_grad_()
+    in_decibels(where, moving).backward()
+    gradient = where.grad.abs().mean(1, keepdim=True)  # type: ignore[union-attr]
+    assert gradient[moving].mean() > 2 * gradient[~moving].mean()
 
 
 def test_second_expert_begins_as_the_first(trained: DemoRun, tmp_path: Path) -> None:
