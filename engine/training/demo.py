@@ -207,6 +207,7 @@ class DemoRun:
             self.recipe.shun_padding,
             latent_fps=self.recipe.clip.fps / self.recipe.towers_steps.stride,
             audio_weight=self.recipe.audio_weight,
+            first_weight=self.recipe.first_weight,
         )
 
     def _accelerator(self) -> Accelerator:

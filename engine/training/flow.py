@@ -96,6 +96,8 @@ class JointObjective(nn.Module):
         networks: both experts share audio tower and bridge.
         latent_fps: latent frames per second.
         audio_weight: of the sound's loss; the picture's is 1.
+        first_weight: of the first latent frame, against 1 of each other one. It alone shows how well a given first
+            frame is kept, and is else one part in many.
         text_length: tokens that the networks see in use; padding up to there is counted, not computed.
     """
 
@@ -105,6 +107,7 @@ class JointObjective(nn.Module):
         text_encoder: UMT5EncoderModel,
         latent_fps: float,
         audio_weight: float,
+        first_weight: float = 1.0,
         text_length: int = 512,
     ) -> None:
         super().__init__()
@@ -114,6 +117,7 @@ class JointObjective(nn.Module):
         self.text_encoder = text_encoder
         self.latent_fps = latent_fps
         self.audio_weight = audio_weight
+        self.first_weight = first_weight
         self.text_length = text_length
 
     def forward(
@@ -135,7 +139,9 @@ class JointObjective(nn.Module):
         errors = self.errors(
             video, audio, condition, ids, mask, video_sigma, audio_sigma, video_noise, audio_noise, expert, bridge
         )
-        video_loss = _mean_where(errors[0], video_sigma > 0)
+        weights = torch.ones_like(errors[0])
+        weights[:, 0] = self.first_weight
+        video_loss = _mean_where((weights * errors[0]).sum(1) / weights.sum(1), video_sigma > 0)
         audio_loss = _mean_where(errors[1], audio_sigma > 0)
         figures = {"video": video_loss.detach(), "audio": audio_loss.detach()}
         return video_loss + self.audio_weight * audio_loss, figures
@@ -154,7 +160,7 @@ class JointObjective(nn.Module):
         expert: str = LOW,
         bridge: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Mean square errors of the velocities of each sample, (B,) for picture and for sound."""
+        """Mean square errors of the velocities: (B, F) of every latent frame of the picture, (B,) of the sound."""
         length = ids.shape[1]
         assert length not in (video[0, 0].numel(), audio.shape[2]), "text must not be as long as another sequence"
         text = encode(self.text_encoder, ids, mask)
@@ -171,7 +177,7 @@ class JointObjective(nn.Module):
                 bridge,
                 bridge,
             )
-        video_error = (video_v.float() - (video_noise - video)).square().flatten(1).mean(1)
+        video_error = (video_v.float() - (video_noise - video)).square().mean((1, 3, 4))
         audio_error = (audio_v.float() - (audio_noise - audio)).square().flatten(1).mean(1)
         return video_error, audio_error
 

@@ -51,6 +51,7 @@ class Recipe:
     towers_steps: TowersRecipe
     tower_configs: dict[str, Config]
     audio_weight: float
+    first_weight: float
     shun_padding: float
     studio: ModelProfile
     text: str = field(repr=False)  # the file itself, which is shipped beside the weights
@@ -93,6 +94,7 @@ def _recipe(raw: Config, text: str) -> Recipe:
         towers_steps=_towers_recipe(towers),
         tower_configs={name: towers[name] for name in ("video", "audio", "bridge")},
         audio_weight=float(towers["audio_weight"]),
+        first_weight=float(towers.get("first_weight", 1.0)),
         shun_padding=float(towers.get("shun_padding", 0.0)),
         studio=ModelProfile.model_validate(raw["studio"]),
         text=text,

@@ -248,7 +248,7 @@ class TowersTask:
         device = next(self.objective.parameters()).device
         part: dict[str, Any] = {k: v[rows].to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
         video, audio = self.objective.errors(**part)
-        return video.cpu(), audio.cpu()
+        return video.mean(1).cpu(), audio.cpu()
 
     def _strangers(self) -> Tensor:
         """For each held-out clip another one of the same family and tempo, where there is one."""

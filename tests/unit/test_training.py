@@ -29,7 +29,7 @@ from engine.training.log import read_lines
 from engine.training.loop import Optimization, generator_at
 from engine.training.recipe import RECIPES, read_recipe
 from engine.training.text import make_tokenizer, tokenize
-from engine.training.towers import Later, TowersRecipe
+from engine.training.towers import Later, TowersRecipe, TowersTask
 from engine.training.video_vae import DECIBEL_WEIGHT, decode_whole, encode_whole, in_decibels, make_video_vae
 
 RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
@@ -301,6 +301,27 @@ def test_words_are_not_lost_in_padding() -> None:
         shares[bias] = float(weights[..., :20].sum(-1).mean().detach())
     assert shares[0.0] < 0.1
     assert shares[0.6] > 0.6
+
+
+def test_first_frame_counts_as_much_as_its_weight(trained: DemoRun) -> None:
+    """The loss is linear in the weighted errors of the latent frames, and at weight 1 their plain mean."""
+    held = trained._load_latents("held", 4, trained._statistics())
+    objective = trained._joint_objective()
+    task = TowersTask(objective, replace(trained.recipe.towers_steps, batch=4), 1, held, held)
+    inputs = task.batch(0, 0, 1)
+    inputs |= {"video_sigma": torch.full((4,), 0.5)}
+    objective.low.requires_grad_(False)
+    with torch.no_grad():
+        frames, _ = objective.errors(**inputs)
+        plain = objective(**inputs)[1]["video"]
+        objective.first_weight = 6.0
+        weighted = objective(**inputs)[1]["video"]
+    assert frames.shape == held.video.shape[:1] + held.video.shape[2:3]
+    assert float(plain) == pytest.approx(float(frames.mean()), rel=1e-5)
+    count = frames.shape[1]
+    expected = (6.0 * frames[:, 0] + frames[:, 1:].sum(1)) / (5.0 + count)
+    assert float(weighted) == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert float(weighted) != pytest.approx(float(plain), rel=1e-4)
 
 
 def test_later_part_names_everything_and_hides_more_pictures() -> None:
