@@ -1,0 +1,148 @@
+"""Words of the Models and Settings tabs, in English and Simplified Chinese."""
+
+# ruff: noqa: RUF001  (Chinese punctuation)
+
+from __future__ import annotations
+
+MODEL_WORDS: dict[str, tuple[str, str]] = {
+    # models
+    "models_mova": ("For picture and sound", "生成画面与声音"),
+    "models_enhancer": ("For better words", "润色提示词"),
+    "models_other": ("Others", "其他"),
+    "about_mova_360p": (
+        "The one to begin with: 640 × 352, up to 8 seconds. Planned for graphics cards from 6 GB with 16 GB of main "
+        "memory. Shares 12.4 GB with MOVA-720p, stored once.",
+        "推荐首选：640 × 352，最长 8 秒。按 6 GB 及以上显存、16 GB 内存规划。与 MOVA-720p 共用 12.4 GB，只存一份。",
+    ),
+    "about_mova_720p": (
+        "Sharper: 1280 × 720, about five times the work of a clip. Planned for cards of 8 GB (3 seconds), 12 GB "
+        "(5 seconds), 24 GB (8 seconds). Shares 12.4 GB with MOVA-360p, stored once.",
+        "更清晰：1280 × 720，计算量约为五倍。按 8 GB（3 秒）、12 GB（5 秒）、24 GB（8 秒）显存规划。"
+        "与 MOVA-360p 共用 12.4 GB，只存一份。",
+    ),
+    "about_qwen3_1_7b": (
+        "Writes an idea out: small and quick. Runs on the processor, in main memory of about its size.",
+        "把想法写完整：小而快。在处理器上运行，所需内存约等于文件大小。",
+    ),
+    "about_qwen3_4b": (
+        "Writes an idea out: better. Runs on the processor, in main memory of about its size.",
+        "把想法写完整：质量更好。在处理器上运行，所需内存约等于文件大小。",
+    ),
+    "about_qwen3_vl_2b": (
+        "Writes an idea out, and sees the first picture. Runs on the processor, in main memory of about its size.",
+        "把想法写完整，并能看到首帧图片。在处理器上运行，所需内存约等于文件大小。",
+    ),
+    "about_demo": (
+        "Part of the studio: small, quick, and knows a small world.",
+        "工作室自带：小而快，只懂一个小世界。",
+    ),
+    "about_other": ("A model that you brought.", "你自己的模型。"),
+    "about_other_writer": ("A language model that is here.", "本机已有的语言模型。"),
+    "model_absent": ("not here", "未下载"),
+    "model_asking": ("asking the hub", "正在询问"),
+    "model_waiting": ("another download is running; waiting", "等待另一个下载"),
+    "model_running": ("downloading", "正在下载"),
+    "model_paused": ("unfinished", "未完成"),
+    "model_failed": ("stopped", "已中断"),
+    "model_verified": ("verified", "已验证"),
+    "model_unchecked": ("here", "已就绪"),
+    "model_damaged": ("damaged", "已损坏"),
+    "model_checking": ("checking", "检查中"),
+    "model_used": ("in use", "使用中"),
+    "model_whole": ("every byte checked just now", "刚刚逐字节检查过"),
+    "model_get": ("Download", "下载"),
+    "model_go_on": ("Go on", "继续"),
+    "model_pause": ("Pause", "暂停"),
+    "model_cancel": ("Cancel", "取消"),
+    "model_verify": ("Verify", "验证"),
+    "model_stop": ("Stop", "停止"),
+    "model_repair": ("Repair", "修复"),
+    "model_remove": ("Remove", "删除"),
+    "model_use": ("Use", "使用"),
+    "model_act": ("{what}: {name}", "{what}：{name}"),
+    "model_one": ("one download at a time", "一次只能下载一个"),
+    "model_page": ("its page", "主页"),
+    "model_progress": ("{done} of {size}", "{done} / {size}"),
+    "model_left": ("{left} left", "剩余 {left}"),
+    "model_short": ("Only {free} are free there.", "该处仅剩 {free}。"),
+    "model_keep": ("Keep it", "保留"),
+    "model_remove_ask": ("Remove {name}?", "删除 {name}？"),
+    "model_remove_text": (
+        "{size} in {place} are deleted. It can be downloaded again.",
+        "将删除 {place} 中的 {size}，以后可重新下载。",
+    ),
+    "model_forget_text": (
+        "It leaves the list; its folder {place} stays as it is.",
+        "从列表中移除，文件夹 {place} 保持不变。",
+    ),
+    "model_cancel_ask": ("Delete what has arrived of {name}?", "删除 {name} 已下载的部分？"),
+    "model_cancel_text": (
+        "{done} have arrived. Pause keeps them, and going on later starts there.",
+        "已下载 {done}。暂停会保留，以后可从此处继续。",
+    ),
+    "models_where": ("New models go to", "新模型存放于"),
+    "models_free": ("{free} free", "剩余 {free}"),
+    "models_change": ("Change", "更改"),
+    "models_removed": ("Removed {what}; {size} are free again.", "已删除 {what}，释放 {size}。"),
+    "models_cancelled": ("Deleted: {name}.", "已删除：{name}。"),
+    "models_used": ("New clips are made with {name}.", "新片段将使用 {name}。"),
+    "models_note": (
+        "Every file is checked before it is used. What has arrived is kept when the studio ends.",
+        "每个文件使用前都会校验；工作室关闭后，已下载的部分会保留。",
+    ),
+    # settings
+    "model": ("Model", "模型"),
+    "model_info": (
+        "For new clips. A folder in the released MOVA layout can be given with --model.",
+        "用于新片段。可用 --model 指定已发布 MOVA 格式的文件夹。",
+    ),
+    "free_memory": ("Free its memory now", "立即释放内存"),
+    "memory_freed": (
+        "The model's memory is free; the next clip loads it again.",
+        "模型内存已释放，下个片段会重新加载。",
+    ),
+    "memory": ("Memory of the card", "显存"),
+    "memory_info": (
+        "What a model may take of it. Less leaves room for games and other programs, and is slower.",
+        "模型可使用的显存。较少可为游戏等程序留出空间，但会变慢。",
+    ),
+    "memory_auto": ("all that is free", "全部空闲显存"),
+    "memory_cpu": ("none: the processor alone", "不用显卡，仅用处理器"),
+    "plan_ask": ("What that means here", "这意味着什么"),
+    "plan_busy": ("Planning… this takes some seconds.", "规划中……需要几秒。"),
+    "idle_minutes": ("Free the memory after, minutes", "多少分钟后释放内存"),
+    "idle_info": (
+        "Without work for that long, the model leaves memory. 0 keeps it there.",
+        "空闲这么久后模型离开内存，0 表示一直保留。",
+    ),
+    "keep_latents": ("Keep latents with each clip", "保留每个片段的潜变量"),
+    "keep_latents_info": (
+        "New sound or picture then loses nothing; about 10 MB for 8 s.",
+        "重做声音或画面时无损失，8 秒约 10 MB。",
+    ),
+    "language": ("Language", "语言"),
+    "language_auto": ("as the browser", "跟随浏览器"),
+    "theme": ("Look", "外观"),
+    "dark": ("Dark", "深色"),
+    "light": ("Light", "浅色"),
+    "theme_auto": ("as the system", "跟随系统"),
+    "notify": ("When a clip is done", "片段完成时"),
+    "notify_off": ("say nothing", "不提示"),
+    "notify_sound": ("play a soft sound", "播放轻柔提示音"),
+    "notify_message": ("show a notification", "显示通知"),
+    "guest_jobs": ("Unfinished clips a guest may have", "访客未完成片段上限"),
+    "share_hours": ("Shut a shared page after, hours", "共享多少小时后关闭"),
+    "upload_megabytes": ("Largest file to bring in, MB", "文件大小上限，MB"),
+    "folder": ("Where clips are kept", "片段保存位置"),
+    "saved": ("Saved.", "已保存。"),
+    "owner_only": ("Only the owner of this studio can see this page.", "只有工作室主人可以查看此页。"),
+    "section_model": ("Model and memory", "模型与内存"),
+    "section_page": ("This page", "页面"),
+    "section_sharing": ("Sharing", "共享"),
+    "section_folders": ("Folders", "文件夹"),
+    "doctor": ("Doctor", "体检"),
+    "doctor_run": ("Look at this machine", "检查这台电脑"),
+    "doctor_wait": ("Says what this machine can do and what to mend.", "说明这台电脑能做什么、需要修什么。"),
+    "doctor_busy": ("Looking… this takes some seconds.", "检查中……需要几秒。"),
+    "log_search": ("Find in the log", "在日志中查找"),
+}
