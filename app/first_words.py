@@ -85,6 +85,25 @@ FIRST_WORDS: dict[str, tuple[str, str]] = {
         "The enhancer's language model could not be built; rules write instead. The doctor says what is missing.",
         "润色用的语言模型构建失败，改由规则代写。体检会说明缺少什么。",
     ),
+    # the same in short, under the enhancer's switch
+    "rules_until": (
+        "Rules write for now; the language model is being built in the background.",
+        "语言模型正在后台构建，目前由规则代写。",
+    ),
+    "rules_failed": (
+        "Rules write: the language model could not be built. It needs a C++ compiler (Debian, Ubuntu: apt install g++; "
+        "Windows: Visual Studio Build Tools; macOS: xcode-select --install), then: python launch.py setup",
+        "目前由规则代写：语言模型构建失败。请先安装 C++ 编译器（Debian、Ubuntu：apt install g++；Windows："
+        "Visual Studio Build Tools；macOS：xcode-select --install），再运行 python launch.py setup",
+    ),
+    "rules_offline": (
+        "Rules write: the language model is built once the network may be used.",
+        "目前由规则代写，联网后会构建语言模型。",
+    ),
+    "rules_absent": (
+        "Rules write: llama-cpp-python is not installed here.",
+        "目前由规则代写：此环境未安装 llama-cpp-python。",
+    ),
     "writer_offline": (
         "The enhancer's language model is not built while the network is switched off; rules write instead.",
         "网络已关闭，暂不构建润色用的语言模型，改由规则代写。",

@@ -42,7 +42,7 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts, writer: WriterSet
         gr.HTML(icons(), elem_id="icons", apply_default_css=False, js_on_load=None)
         part("topbar")
         opened = gr.State(False)
-        wire = channel.build(core, sessions)
+        wire = channel.build(core, sessions, writer)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words("create"), id="create"):
                 first_run.build(core, writer)

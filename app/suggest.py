@@ -23,15 +23,17 @@ from prompt_enhancer.request import OFF, RULES
 log = logging.getLogger(__name__)
 
 MAX_SEED = 2**31
+NO_MODEL = "no language model can run here yet"
 
 
-def writers(data: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
+def writers(data: Mapping[str, Any], visitor: Visitor, without: str = "") -> dict[str, Any]:
     """What can write: installed models and rules; for the owner also those that could be had, with their sizes.
 
     "eyes" is the first of those installed that can see a picture, "" for none; "eyes_get" one that could be had.
 
     Args:
         data: may have "file", the path of an own model: then the answer is about that file alone.
+        without: why no model can run here, in the visitor's language; "" where one can.
 
     Raises:
         NotAllowed: a guest names a file. RequestError: that file holds no language model.
@@ -59,7 +61,7 @@ def writers(data: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
         "models": offered,
         "bundled": BUNDLED_NAME,
         "rules": RULES,
-        "missing": "" if guest else missing(),
+        "missing": "" if guest else without,
         "eyes": eyes,
         "eyes_get": None if guest else {"name": seeing.name, "size": seeing.size},
         "may_add": not guest,
@@ -156,13 +158,18 @@ class Suggestions:
 
 
 def view(found: EnhancedPrompt, visitor: Visitor) -> dict[str, Any]:
-    """What the page shows of a suggestion."""
+    """What the page shows of a suggestion. How to get a model stands under the enhancer's switch, not here again."""
+    advice = missing()
+
+    def told(text: str) -> str:
+        return shown(text.replace(advice, NO_MODEL) if advice else text, visitor)
+
     return {
         "text": found.text,
         "speech": list(found.speech),
-        "refused": list(found.refused),
+        "refused": [told(one) for one in found.refused],
         "written_by": found.written_by,
-        "why_rules": shown(found.why_rules, visitor),
+        "why_rules": told(found.why_rules),
         "seconds": round(found.seconds, 2),
         "tokens": found.tokens,
     }

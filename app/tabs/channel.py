@@ -14,11 +14,13 @@ from app.guard import Visitor
 from app.planned import plan_in_words
 from app.sessions import Sessions
 from app.suggest import writers as what_writes
+from app.tabs.enhance import without_model
 from app.tabs.loras import LoraList
 from app.tabs.models import ModelList
 from app.tabs.parts import Answer, answered
 from app.view import clips_view, job_view, studio_view
 from app.words import say
+from app.writer_setup import WriterSetup
 from engine.errors import RequestError
 from engine.folders import find_model
 
@@ -26,8 +28,12 @@ MAX_WINDOW = 400
 DOCTOR_SECONDS = 120.0
 
 
-def build(core: Core, sessions: Sessions) -> gr.HTML:
-    """The channel. Its "fill" event carries what the Create form should be filled from; the form listens to it."""
+def build(core: Core, sessions: Sessions, writer: WriterSetup) -> gr.HTML:
+    """The channel. Its "fill" event carries what the Create form should be filled from; the form listens to it.
+
+    Args:
+        writer: sets the enhancer's language model up.
+    """
 
     def look(data: Any, visitor: Visitor, language: str) -> Answer:
         return studio_view(core, sessions.sharing, visitor, data.get("revision"), language)
@@ -54,7 +60,7 @@ def build(core: Core, sessions: Sessions) -> gr.HTML:
         return plan_in_words(find_model(core.model_name()), now.memory, now.device, now.precision)
 
     def writers(data: Any, visitor: Visitor, language: str) -> Answer:
-        return what_writes(data, visitor)
+        return what_writes(data, visitor, without_model(writer.state().phase, language))
 
     listed = LoraList(core)
 

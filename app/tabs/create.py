@@ -13,7 +13,7 @@ from app.drafts import Drafts
 from app.examples import Example, example
 from app.guard import Visitor, shown, visitor_of
 from app.spec import JobSpec
-from app.tabs.enhance import beside, enhance_part
+from app.tabs.enhance import beside, enhance_part, unwritten
 from app.tabs.fields import Places, numbers_part, pictures_part, words_part
 from app.tabs.form import Form
 from app.tabs.loras import loras_part
@@ -147,12 +147,10 @@ def _wire_filling(
         if data.get("from") in ("seed", "last_frame", "upload"):  # one thing only: the rest of the form stays
             fresh = form.from_spec(JobSpec(prompt=""))
             values = [None if new == old else new for new, old in zip(values, fresh, strict=True)]
-        elif data.get("from") == "example":  # an idea like any other: the enhancer goes on as it was set
-            values[place] = beside({"mode": now["mode"]} if isinstance(now, dict) and "mode" in now else {}, now)
-        else:
-            values[place] = beside(values[place], now)
-        filled = [gr.skip() if value is None else value for value in values]
         job = data.get("job") if data.get("from") == "job" and data.get("edit") else None
+        if values[place] is not None:
+            values[place] = (unwritten if job else beside)(values[place], now)
+        filled = [gr.skip() if value is None else value for value in values]
         return [*filled, job, {"say": say(language, "filled"), "n": _number()}]
 
     channel.fill(fill, enhancer, [*form.components, editing, answer], **QUIET)

@@ -10,8 +10,11 @@ import gradio as gr
 from app.spec import JobSpec
 from app.tabs.form import FormPart
 from app.tabs.parts import part
+from app.words import say
+from app.writer_setup import Phase
+from prompt_enhancer import missing
 
-OFF, SUGGEST, AUTOMATIC = "off", "suggest", "automatic"
+SUGGEST, AUTOMATIC = "suggest", "automatic"  # the third is "off"
 MAX_IDEA = 20_000
 
 
@@ -24,6 +27,20 @@ def enhance_part() -> tuple[FormPart, gr.HTML]:
     """
     place = part("enhance")
     return FormPart("enhancer", [place], enhancer_fields, enhancer_values, lambda: [{"mode": SUGGEST}]), place
+
+
+# What is told of the model's set-up where no model can run; any other phase: nobody sets it up here.
+WITHOUT_MODEL: dict[Phase, str] = {
+    "waiting": "rules_until",
+    "building": "rules_until",
+    "failed": "rules_failed",
+    "offline": "rules_offline",
+}
+
+
+def without_model(phase: Phase, language: str) -> str:
+    """Why rules write, and what to do about it where there is something to do; "" where a model can run."""
+    return say(language, WITHOUT_MODEL.get(phase, "rules_absent")) if missing() else ""
 
 
 def enhancer_fields(values: Sequence[Any]) -> dict[str, Any]:
@@ -52,18 +69,25 @@ def switched(now: Any, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def beside(value: dict[str, Any], now: Any) -> dict[str, Any]:
-    """A value from a clip's settings; where those say nothing of writer and picture, both stay as they are set."""
+    """A value from a clip's settings; what those say nothing of, mode, writer or picture, stays as it is set."""
     old = now if isinstance(now, dict) else {}
-    return {name: old[name] for name in ("model", "look", "file") if name in old} | value
+    return {name: old[name] for name in ("mode", "model", "look", "file") if name in old} | value
+
+
+def unwritten(value: dict[str, Any], now: Any) -> dict[str, Any]:
+    """The same for a waiting job that is edited: one without the enhancer stays so, whatever the mode was."""
+    found = beside(value, now)
+    return found | {"mode": SUGGEST} if "mode" not in value and found.get("mode") == AUTOMATIC else found
 
 
 def enhancer_values(spec: JobSpec) -> list[Any]:
     """What is shown for a spec: its prompt is a written one that can be undone, or it was never enhanced.
 
-    A clip made in automatic mode comes back as an accepted suggestion, so that the same words make it again.
+    A clip made in automatic mode comes back as an accepted suggestion, so that the same words make it again. One made
+    without the enhancer says nothing of a mode.
     """
     if not spec.idea:
-        asked = spec.enhancer or {}
-        return [switched({}, asked) if asked.get("mode") == AUTOMATIC else {"mode": OFF}]  # a job that has not begun
+        asked = spec.enhancer or {}  # "automatic" still: a job that has not begun
+        return [switched({}, asked) if asked.get("mode") == AUTOMATIC else {}]
     about = {name: value for name, value in (spec.enhancer or {}).items() if name in ("written_by", "model")}
     return [{"mode": SUGGEST, "idea": spec.idea, "text": spec.prompt, "about": about}]

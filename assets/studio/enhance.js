@@ -175,9 +175,9 @@
 
     // ---- what is shown
 
-    /** What can write may have changed: a model was downloaded or removed. */
+    /** What can write may have changed: a model was downloaded, removed, or can run now. */
     async function learn() { choices = (await ask("writers")) ?? choices; draw(); }
-    document.addEventListener("studio:writer-ready", learn);
+    document.addEventListener("studio:writer-changed", learn);
 
     function writers() {
       if (!choices) return null;

@@ -85,8 +85,10 @@
       writer.hidden = !answer.writer;
       studio.writerWords = answer.writer || "";
       document.dispatchEvent(new Event("studio:writer"));
-      if (phase && phase !== answer.phase && answer.phase === "done") { say(t("writer_done")); document.dispatchEvent(new Event("studio:writer-ready")); }
+      const changed = phase && phase !== answer.phase;
       phase = answer.phase;
+      if (changed) document.dispatchEvent(new Event("studio:writer-changed"));
+      if (changed && phase === "done") say(t("writer_done"));
       clearTimeout(timer);
       if (answer.moving) timer = setTimeout(follow, 3000);
     }

@@ -109,6 +109,18 @@ def test_automatic_writes_when_the_clip_begins_and_keeps_both(page: Any, studio:
     assert "A yellow bell swings." in page.inner_text(".idea")
 
 
+def test_settings_of_a_clip_made_without_the_enhancer_leave_its_mode(page: Any) -> None:
+    mode(page, "off")
+    make_clip(page, "A grey drum is struck.", seconds=0.5, steps=2)
+    mode(page, "automatic")
+    page.fill("#prompt textarea", "something else")
+    page.click(".actions summary:has-text('Use')")
+    page.click(".menu button:has-text('Use its settings')")
+    page.wait_for_function("() => document.querySelector('#prompt textarea').value === 'A grey drum is struck.'")
+    page.wait_for_timeout(500)  # what the form was filled with has come to every part of it
+    assert page.get_attribute(".modes button[data-mode=automatic]", "aria-checked") == "true"
+
+
 @pytest.fixture
 def two_loras(studio: RunningStudio, tmp_path: Path) -> list[Path]:
     drawn = [("high", "Soft chalk", "chalk look", 1), ("audio", "Old radio", "radio crackle", 2)]

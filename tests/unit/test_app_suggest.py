@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from app import enhancing
 from app.errors import NotAllowed
 from app.spec import JobSpec
-from app.suggest import request_of, writers
+from app.suggest import NO_MODEL, request_of, view, writers
 from app.tabs.enhance import beside, enhancer_fields, enhancer_values
 from engine.errors import RequestError
-from prompt_enhancer import ModelError, catalogue, enhance
+from prompt_enhancer import EnhanceRequest, ModelError, catalogue, enhance
 from prompt_enhancer.catalogue import BUNDLED_FILE, choose, choose_vision, own_file
 from tests.app_parts import GUEST, OWNER, studio
 from tests.enhancer_parts import need_llama, write_projector
@@ -109,6 +110,15 @@ def test_an_own_file_writes(tmp_path: Path) -> None:
     assert result.tokens > 0
 
 
+def test_a_suggestion_by_rules_says_why_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)  # as if it were not installed
+    told = view(enhance(EnhanceRequest("A red ball bounces.")), OWNER)
+    assert told["written_by"] == "rules"
+    assert told["why_rules"] == NO_MODEL
+    assert writers({}, OWNER, "not yet")["missing"] == "not yet"
+    assert writers({}, GUEST, "not yet")["missing"] == ""
+
+
 def test_the_writer_that_sees_is_the_one_that_looks(models: Path, tmp_path: Path) -> None:
     seeing(models)
     other = tmp_path / "elsewhere"
@@ -132,7 +142,7 @@ def test_automatic_jobs_keep_the_switches(tmp_path: Path) -> None:
 def test_settings_of_a_clip_leave_the_choice_of_writer() -> None:
     now = {"mode": "suggest", "model": "qwen3-4b", "look": False, "file": None, "idea": "old"}
     assert beside(enhancer_values(JobSpec("x"))[0], now) == {
-        "mode": "off",
+        "mode": "suggest",
         "model": "qwen3-4b",
         "look": False,
         "file": None,

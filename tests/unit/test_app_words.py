@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
+from typing import get_args
 
 import pytest
 
 from app.spec import JobSpec
-from app.tabs.enhance import enhancer_fields, enhancer_values
+from app.tabs.enhance import enhancer_fields, enhancer_values, unwritten, without_model
 from app.tabs.loras import lora_fields, lora_values
 from app.theme import ASSETS, SCRIPTS, early_head
 from app.words import LANGUAGES, WORDS, table
+from app.writer_setup import Phase
 from engine.errors import RequestError
+from tests.enhancer_parts import need_llama
 
 DIGEST = "ab" * 32
 
@@ -68,7 +72,32 @@ def test_a_written_prompt_comes_back_as_one_that_can_be_undone() -> None:
     assert (value["mode"], value["idea"], value["text"]) == ("suggest", "a bell", spec.prompt)
     [waiting] = enhancer_values(JobSpec(prompt="a bell", enhancer={"mode": "automatic"}))
     assert waiting["mode"] == "automatic"
-    assert enhancer_values(JobSpec(prompt="a bell")) == [{"mode": "off"}]
+    assert enhancer_values(JobSpec(prompt="a bell")) == [{}]  # it says nothing of a mode
+
+
+def test_a_waiting_job_without_the_enhancer_is_edited_without_it() -> None:
+    [value] = enhancer_values(JobSpec(prompt="a bell"))
+    for mode, shown in (("automatic", "suggest"), ("suggest", "suggest"), ("off", "off")):
+        edited = unwritten(value, {"mode": mode, "model": "rules", "idea": "old"})
+        assert edited == {"mode": shown, "model": "rules"}
+        assert enhancer_fields([edited]) == {}
+    waiting = {"mode": "automatic", "model": None, "look": True}
+    assert unwritten(waiting, {"mode": "off"})["mode"] == "automatic"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_said_where_no_model_can_run(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is being built one short line; how to mend it only where it failed."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)  # as if it were not installed
+    advice = {phase: "launch.py setup" in without_model(phase, language) for phase in get_args(Phase)}
+    assert [phase for phase, told in advice.items() if told] == ["failed"]
+    for phase in ("waiting", "building"):
+        assert 10 < len(without_model(phase, language)) < 80
+
+
+def test_nothing_is_said_where_a_model_can_run() -> None:
+    need_llama()
+    assert {without_model(phase, "en") for phase in get_args(Phase)} == {""}
 
 
 def test_loras_go_through_the_form_unchanged() -> None:
