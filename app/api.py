@@ -68,6 +68,10 @@ class VideoRequest(BaseModel):
     video_shift: float | None = None
     audio_shift: float | None = None
     flow_shift: float | None = Field(default=None, description="Both shifts at once.")
+    step_cache: float | None = Field(
+        default=None, description="Leave out work that would change less than this share; 0 is off, 0.1 a good start."
+    )
+    sound_steps: int | None = Field(default=None, description="Parts in which the sound takes each step, 1 (off) to 8.")
     loras: list[dict[str, Any]] | None = Field(
         default=None, description="LoRAs of this studio: name or sha256 of each, and strength (or high, low, sound)."
     )
@@ -240,6 +244,8 @@ def create(core: Core, fields: dict[str, Any], visitor: Visitor) -> Video:
         bridge_guidance=asked.bridge_guidance_scale,
         video_shift=asked.flow_shift if asked.video_shift is None else asked.video_shift,
         audio_shift=asked.flow_shift if asked.audio_shift is None else asked.audio_shift,
+        step_cache=asked.step_cache or 0.0,
+        sound_steps=1 if asked.sound_steps is None else asked.sound_steps,
         model=model,
         loras=loras,
         enhancer={"mode": AUTOMATIC} if asked.enhance else None,

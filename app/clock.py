@@ -11,7 +11,7 @@ from typing import Any
 class Clock:
     """Seconds of each part of a job, kept in `times` by the part's name.
 
-    Parts are "load", "enhance", "loras", "text", "picture", "step" (the median of all), "decode" and "write".
+    Parts are "load", "enhance", "loras", "text", "picture", "step" (see `done`), "decode" and "write".
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,8 @@ class Clock:
         """What was done since the last step is no part of the next one."""
         self._last = time.monotonic()
 
-    def done(self) -> None:
-        """All steps have ended."""
+    def done(self, even: bool = True) -> None:
+        """All steps have ended. A step took the median of all, or their mean where they are not `even`."""
         if self._steps:
-            self.times["step"] = round(sorted(self._steps)[len(self._steps) // 2], 4)
+            median, mean = sorted(self._steps)[len(self._steps) // 2], sum(self._steps) / len(self._steps)
+            self.times["step"] = round(median if even else mean, 4)

@@ -109,7 +109,8 @@ class Maker:
             clip = replace(clip, settings=clip_settings(order, latents, picture, last))
             published = publish(order, clip, latents.path(order), ears.check)
         times = clock.times | {"device": str(pipe.device), "peak_memory": _peak_memory(pipe)}
-        if "step" in times and pipe.carrier.plan is not None:
+        plain = order.spec.step_cache == 0 and order.spec.sound_steps == 1  # as the planner reckons
+        if plain and "step" in times and pipe.carrier.plan is not None:
             plan = pipe.carrier.plan
             remember(order.model, _work(order.spec), plan, times["step"], times["peak_memory"], pipe.carrier.short)
         return Published(published, times)
@@ -172,13 +173,15 @@ class Maker:
             audio_shift=spec.audio_shift,
             a2v_scale=spec.a2v_scale,
             v2a_scale=spec.v2a_scale,
+            step_cache=spec.step_cache or None,
+            sound_steps=spec.sound_steps,
             seed=spec.seed,
             output_type="latent",
             callback_on_step_end=after_step,
             callback_on_stage=watch,
             **given,
         )
-        clock.done()
+        clock.done(even=spec.step_cache == 0)
         return Latents(out.video_latents.cpu(), out.audio_latents.cpu(), out.truncated[0], exact)
 
 

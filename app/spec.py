@@ -49,6 +49,8 @@ class JobSpec:
         crop, last_crop: where the middle of the cut lies, fractions (x, y) of the picture from 0 to 1.
         width, height: pixels; frames: 4k+1; fps: frames per second.
         seed: None is drawn when the job is submitted, so that a job which runs again makes the same clip.
+        step_cache: threshold below which most of a step is left out; 0 is off.
+        sound_steps: parts in which the sound takes each step; 1 is off.
         model: name of an installed model; None is the one chosen in the settings.
         loras: known by the hash of their file; one that was asked for by name only gets its hash in `Core.settle`.
         enhancer: how the enhancer is asked, and what it answered; None when it was off. With {"mode": "automatic"} the
@@ -77,6 +79,8 @@ class JobSpec:
     audio_shift: float | None = None
     a2v_scale: float = 1.0
     v2a_scale: float = 1.0
+    step_cache: float = 0.0
+    sound_steps: int = 1
     model: str | None = None
     loras: tuple[Choice, ...] = ()
     enhancer: dict[str, Any] | None = None
@@ -113,6 +117,8 @@ class JobSpec:
             a2v_scale=self.a2v_scale,
             v2a_scale=self.v2a_scale,
             seed=_or(self.seed, draw_seed()),
+            step_cache=self.step_cache,
+            sound_steps=self.sound_steps,
         ).checked(rules or SizeRules(sizes=profile.sizes))
         if not request.prompt.strip():
             raise RequestError("prompt is empty; say what is seen and heard")
@@ -265,6 +271,8 @@ _ACCEPT = {
     "audio_shift": _number,
     "a2v_scale": _number,
     "v2a_scale": _number,
+    "step_cache": _number,
+    "sound_steps": _whole,
     "model": _text,
     "loras": _loras,
     "enhancer": _dict,

@@ -161,8 +161,8 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
         "a2v_scale": settings["a2v_scale"],
         "v2a_scale": settings["v2a_scale"],
         "seed": settings["seed"],
-        "step_cache": args.step_cache,
-        "sound_steps": args.sound_steps,
+        "step_cache": settings["step_cache"] or None,
+        "sound_steps": settings["sound_steps"],
     }
     with _Progress(settings["steps"]) as progress:
         if args.gpus > 1:
@@ -171,7 +171,8 @@ def generate(args: argparse.Namespace) -> dict[str, Any]:
         else:
             pipe, loaded = _load(folder, plan), time.monotonic()
             out = pipe(**arguments, callback_on_stage=progress.stage, callback_on_step_end=progress.step)
-            if progress.seconds_a_step():
+            plain = settings["step_cache"] == 0 and settings["sound_steps"] == 1  # as the planner reckons
+            if plain and progress.seconds_a_step():
                 peak = device_peak(pipe.device)
                 remember(folder, work, plan, progress.seconds_a_step(), peak, pipe.carrier.short)
         progress.stage("write")
@@ -233,6 +234,8 @@ def _settings(
         a2v_scale=args.a2v,
         v2a_scale=args.v2a,
         seed=seed,
+        step_cache=args.step_cache or 0.0,
+        sound_steps=args.sound_steps,
     ).checked(rules)
     if not request.prompt.strip():
         raise RequestError("prompt is empty; say what is seen and heard")

@@ -42,7 +42,7 @@ class SizeRules:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip, all numbers checked by `checked`. Lengths in frames, sizes in pixels."""
+    """One clip, all numbers checked by `checked`. Lengths in frames, sizes in pixels; a `step_cache` of 0 is off."""
 
     prompt: str
     width: int
@@ -58,6 +58,8 @@ class ClipRequest:
     a2v_scale: float = 1.0
     v2a_scale: float = 1.0
     seed: int = 0
+    step_cache: float = 0.0
+    sound_steps: int = 1
 
     def checked(self, rules: SizeRules) -> ClipRequest:
         """This request with numbers in their own types.
@@ -81,6 +83,8 @@ class ClipRequest:
             a2v_scale=check_number("sound-to-picture strength", self.a2v_scale, 0.0, MAX_STRENGTH),
             v2a_scale=check_number("picture-to-sound strength", self.v2a_scale, 0.0, MAX_STRENGTH),
             seed=check_integer("seed", self.seed, 0, SEED_LIMIT - 1),
+            step_cache=check_number("step cache", self.step_cache, 0.0, 1.0),
+            sound_steps=check_integer("sound steps", self.sound_steps, 1, SOUND_STEPS),
         )
 
 

@@ -78,9 +78,7 @@ class JobQueue(JobListing):
             WrongState: it runs or has ended.
         """
         with self._store.writing() as connection:
-            row = self._row(connection, job_id, owner)
-            if row["state"] not in WAITING:
-                raise WrongState(f"the job is {row['state']} and cannot be changed; duplicate it instead")
+            self._row_in(WAITING, connection, job_id, owner, " and cannot be changed; duplicate it instead")
             connection.execute("UPDATE jobs SET spec = ? WHERE id = ?", (spec.to_json(), job_id))
         self.touch()
         return self.get(job_id)
@@ -137,9 +135,7 @@ class JobQueue(JobListing):
             WrongState: it is not waiting.
         """
         with self._store.writing() as connection:
-            row = self._row(connection, job_id, owner)
-            if row["state"] not in WAITING:
-                raise WrongState(f"the job is {row['state']}; only waiting jobs can be moved")
+            row = self._row_in(WAITING, connection, job_id, owner, "; only waiting jobs can be moved")
             _moved(connection, job_id, float(row["rank"]), where)
         self.touch()
         return self.get(job_id)
@@ -153,9 +149,8 @@ class JobQueue(JobListing):
             WrongState: it has not failed. QuotaReached: see `submit`.
         """
         with self._store.writing() as connection:
-            row = self._row(connection, job_id, owner)
-            if row["state"] not in ("failed", "cancelled"):
-                raise WrongState(f"the job is {row['state']}; only failed and cancelled jobs can be tried again")
+            advice = "; only failed and cancelled jobs can be tried again"
+            row = self._row_in(("failed", "cancelled"), connection, job_id, owner, advice)
             _check_quota(connection, row["owner"], 1, quota)
             connection.execute(
                 "UPDATE jobs SET state = 'queued', reason = '', attempts = 0, restarts = 0, cancelling = 0,"
@@ -172,9 +167,7 @@ class JobQueue(JobListing):
             WrongState: it has not ended.
         """
         with self._store.writing() as connection:
-            row = self._row(connection, job_id, owner)
-            if row["state"] not in ENDED:
-                raise WrongState(f"the job is {row['state']}; cancel it first")
+            self._row_in(ENDED, connection, job_id, owner, "; cancel it first")
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         self.touch()
 
@@ -315,9 +308,7 @@ class JobQueue(JobListing):
 
     def _switch(self, job_id: str, owner: str | None, before: State, after: State) -> Job:
         with self._store.writing() as connection:
-            row = self._row(connection, job_id, owner)
-            if row["state"] != before:
-                raise WrongState(f"the job is {row['state']}, not {before}")
+            self._row_in((before,), connection, job_id, owner, f", not {before}")
             connection.execute("UPDATE jobs SET state = ? WHERE id = ?", (after, job_id))
         self.touch()
         return self.get(job_id)
@@ -353,6 +344,19 @@ class JobQueue(JobListing):
             row = connection.execute(f"SELECT * FROM jobs WHERE id = ?{where}", (job_id, *values)).fetchone()  # noqa: S608
         if row is None:
             raise NotFound("no such job")
+        return row
+
+    def _row_in(
+        self, states: tuple[State, ...], connection: sqlite3.Connection, job_id: str, owner: str | None, advice: str
+    ) -> sqlite3.Row:
+        """A job's row, where it is in one of these states.
+
+        Raises:
+            NotFound: as `_row`. WrongState: it is in another; `advice` ends that sentence.
+        """
+        row = self._row(connection, job_id, owner)
+        if row["state"] not in states:
+            raise WrongState(f"the job is {row['state']}{advice}")
         return row
 
 

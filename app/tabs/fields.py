@@ -15,7 +15,7 @@ from app.tabs.form import Form, FormPart
 from app.tabs.parts import part
 from engine.errors import RequestError
 from engine.profile import ModelProfile
-from engine.request import MAX_FRAMES, parse_size
+from engine.request import MAX_FRAMES, SOUND_STEPS, parse_size
 from engine.timing import seconds_to_frames
 
 BUILT_IN = ("draft", "standard", "best")
@@ -93,103 +93,11 @@ def numbers_part(core: Core, words: gr.I18n) -> tuple[FormPart, Places]:
     profile = core.profile()
     with gr.Column(elem_id="numbers", min_width=0):
         preset = gr.Radio(preset_names(core, words), value="standard", label=words("preset"), elem_id="preset")
-        with gr.Row(elem_classes="pair"):
-            seconds = gr.Slider(
-                0.2, _longest(profile), value=_seconds(profile), step=0.1, label=words("seconds"), elem_id="seconds"
-            )
-            size = gr.Dropdown(
-                size_choices(profile, words), value="auto", label=words("size"), allow_custom_value=True, elem_id="size"
-            )
-        with gr.Row(elem_classes="pair"):
-            with gr.Column(min_width=0, elem_classes="seed"):
-                seed = gr.Textbox(
-                    label=words("seed_label"), placeholder=words("seed_random"), max_lines=1, elem_id="seed"
-                )
-                last = gr.Button(words("seed_last"), size="sm", elem_id="seed-last")
-            count = gr.Slider(1, 16, value=1, step=1, label=words("variations"), elem_id="variations")
+        seconds, size = _length_and_size(profile, words)
+        seed, last, count = _seed_and_count(words)
         with gr.Accordion(words("more"), open=False, elem_id="more"):
-            negative = gr.Textbox(
-                label=words("negative"),
-                info=words("negative_info"),
-                value=profile.negative_prompt,
-                lines=2,
-                max_lines=6,
-                elem_id="negative",
-            )
-            steps = gr.Slider(
-                1,
-                max(100, 2 * profile.steps),
-                value=profile.steps,
-                step=1,
-                label=words("steps"),
-                info=words("steps_info"),
-                elem_id="steps",
-            )
-            guidance = gr.Slider(
-                1,
-                12,
-                value=profile.guidance,
-                step=0.1,
-                label=words("guidance"),
-                info=words("guidance_info"),
-                elem_id="guidance",
-            )
-            bridge = gr.Slider(
-                1,
-                6,
-                value=profile.bridge_guidance,
-                step=0.1,
-                label=words("bridge"),
-                info=words("bridge_info"),
-                elem_id="bridge",
-            )
-            picture_shift = gr.Slider(
-                0.5,
-                15,
-                value=_shift(profile.video_shift),
-                step=0.1,
-                label=words("video_shift"),
-                info=words("video_shift_info"),
-            )
-            sound_shift = gr.Slider(
-                0.5,
-                15,
-                value=_shift(profile.audio_shift),
-                step=0.1,
-                label=words("audio_shift"),
-                info=words("audio_shift_info"),
-            )
-            v2a = gr.Slider(0, 2, value=1, step=0.05, label=words("v2a"), info=words("v2a_info"))
-            a2v = gr.Slider(0, 2, value=1, step=0.05, label=words("a2v"), info=words("a2v_info"))
-            name = gr.Textbox(label=words("preset_name"), max_length=40, max_lines=1, elem_id="preset-name")
-            with gr.Row(elem_classes="pair"):
-                save = gr.Button(words("preset_save"), size="sm", elem_id="preset-save")
-                delete = gr.Button(words("preset_delete"), size="sm", elem_id="preset-delete")
-    components = [
-        preset,
-        seconds,
-        size,
-        seed,
-        count,
-        negative,
-        steps,
-        guidance,
-        bridge,
-        picture_shift,
-        sound_shift,
-        v2a,
-        a2v,
-    ]
-    numbers: dict[str, gr.Slider | gr.Textbox] = {
-        "negative_prompt": negative,
-        "steps": steps,
-        "guidance": guidance,
-        "bridge_guidance": bridge,
-        "video_shift": picture_shift,
-        "audio_shift": sound_shift,
-        "v2a_scale": v2a,
-        "a2v_scale": a2v,
-    }
+            numbers = _rarer(profile, words)
+            name, save, delete = _own_presets(words)
     places = Places(preset, numbers, seed, last, count, name, save, delete, seconds, size, words)
 
     def fields(values: Sequence[Any]) -> dict[str, Any]:
@@ -200,11 +108,82 @@ def numbers_part(core: Core, words: gr.I18n) -> tuple[FormPart, Places]:
 
     def defaults() -> list[Any]:
         now = core.profile()
-        shifts = [_shift(now.video_shift), _shift(now.audio_shift)]
-        guided = [now.steps, now.guidance, now.bridge_guidance]
-        return ["standard", _seconds(now), "auto", "", 1, now.negative_prompt, *guided, *shifts, 1, 1]
+        return ["standard", _seconds(now), "auto", "", 1, *rare_defaults(now).values()]
 
+    components = [preset, seconds, size, seed, count, *numbers.values()]
     return FormPart("numbers", components, fields, values, defaults), places
+
+
+def _length_and_size(profile: ModelProfile, words: gr.I18n) -> tuple[gr.Slider, gr.Dropdown]:
+    longest, usual = _longest(profile), _seconds(profile)
+    with gr.Row(elem_classes="pair"):
+        return (
+            gr.Slider(0.2, longest, value=usual, step=0.1, label=words("seconds"), elem_id="seconds"),
+            gr.Dropdown(
+                size_choices(profile, words), value="auto", label=words("size"), allow_custom_value=True, elem_id="size"
+            ),
+        )
+
+
+def _seed_and_count(words: gr.I18n) -> tuple[gr.Textbox, gr.Button, gr.Slider]:
+    with gr.Row(elem_classes="pair"):
+        with gr.Column(min_width=0, elem_classes="seed"):
+            seed = gr.Textbox(label=words("seed_label"), placeholder=words("seed_random"), max_lines=1, elem_id="seed")
+            last = gr.Button(words("seed_last"), size="sm", elem_id="seed-last")
+        return seed, last, gr.Slider(1, 16, value=1, step=1, label=words("variations"), elem_id="variations")
+
+
+def _rarer(profile: ModelProfile, words: gr.I18n) -> dict[str, gr.Slider | gr.Textbox]:
+    """The fields under the fold, by those of `JobSpec`; all that a preset may hold."""
+    values = rare_defaults(profile)
+    negative = gr.Textbox(
+        label=words("negative"),
+        info=words("negative_info"),
+        value=values["negative_prompt"],
+        lines=2,
+        max_lines=6,
+        elem_id="negative",
+    )
+    # field of `JobSpec`: name of its words and of the element, lowest, highest, step
+    sliders = {
+        "steps": ("steps", 1, max(100, 2 * profile.steps), 1),
+        "guidance": ("guidance", 1, 12, 0.1),
+        "bridge_guidance": ("bridge", 1, 6, 0.1),
+        "video_shift": ("video_shift", 0.5, 15, 0.1),
+        "audio_shift": ("audio_shift", 0.5, 15, 0.1),
+        "v2a_scale": ("v2a", 0, 2, 0.05),
+        "a2v_scale": ("a2v", 0, 2, 0.05),
+        "step_cache": ("step_cache", 0, 1, 0.01),
+        "sound_steps": ("sound_steps", 1, SOUND_STEPS, 1),
+    }
+    made: dict[str, gr.Slider | gr.Textbox] = {"negative_prompt": negative}
+    for field, (name, low, high, step) in sliders.items():
+        label, info, place = words(name), words(f"{name}_info"), name.replace("_", "-")
+        made[field] = gr.Slider(low, high, value=values[field], step=step, label=label, info=info, elem_id=place)
+    return made
+
+
+def _own_presets(words: gr.I18n) -> tuple[gr.Textbox, gr.Button, gr.Button]:
+    name = gr.Textbox(label=words("preset_name"), max_length=40, max_lines=1, elem_id="preset-name")
+    with gr.Row(elem_classes="pair"):
+        save = gr.Button(words("preset_save"), size="sm", elem_id="preset-save")
+        return name, save, gr.Button(words("preset_delete"), size="sm", elem_id="preset-delete")
+
+
+def rare_defaults(profile: ModelProfile) -> dict[str, Any]:
+    """What the fields under the fold hold on a fresh form, by fields of `JobSpec`; in the order of the page."""
+    return {
+        "negative_prompt": profile.negative_prompt,
+        "steps": profile.steps,
+        "guidance": profile.guidance,
+        "bridge_guidance": profile.bridge_guidance,
+        "video_shift": _shift(profile.video_shift),
+        "audio_shift": _shift(profile.audio_shift),
+        "v2a_scale": 1,
+        "a2v_scale": 1,
+        "step_cache": 0,
+        "sound_steps": 1,
+    }
 
 
 def number_fields(profile: ModelProfile, values: Sequence[Any]) -> dict[str, Any]:
@@ -213,23 +192,26 @@ def number_fields(profile: ModelProfile, values: Sequence[Any]) -> dict[str, Any
     Raises:
         RequestError: a size or seed that cannot be read.
     """
-    _, seconds, size, seed, _, negative, steps, guidance, bridge, picture_shift, sound_shift, v2a, a2v = values
+    _, seconds, size, seed, _, *rare = values
+    given = dict(zip(rare_defaults(profile), rare, strict=True))
     width, height = (None, None) if size in (None, "", "auto") else parse_size(str(size))
     longest = (MAX_FRAMES - 1) / profile.fps
+    for field in ("video_shift", "audio_shift"):  # one that the model leaves open stays open, unless it was moved
+        if getattr(profile, field) is None and given[field] == DEFAULT_SHIFT:
+            given[field] = None
+    whole = {field: None if given[field] is None else round(given[field]) for field in ("steps", "sound_steps")}
     return {
+        **given,
         "width": width,
         "height": height,
         "frames": None if seconds is None else seconds_to_frames(min(max(float(seconds), 0.0), longest), profile.fps),
         "seed": read_seed(seed),
-        "negative_prompt": str(negative or ""),
-        "steps": None if steps is None else round(steps),
-        "guidance": guidance,
-        "bridge_guidance": bridge,
-        # A shift that the model leaves open stays open, unless it was moved.
-        "video_shift": None if profile.video_shift is None and picture_shift == DEFAULT_SHIFT else picture_shift,
-        "audio_shift": None if profile.audio_shift is None and sound_shift == DEFAULT_SHIFT else sound_shift,
-        "v2a_scale": 1.0 if v2a is None else v2a,
-        "a2v_scale": 1.0 if a2v is None else a2v,
+        "negative_prompt": str(given["negative_prompt"] or ""),
+        "steps": whole["steps"],
+        "v2a_scale": 1.0 if given["v2a_scale"] is None else given["v2a_scale"],
+        "a2v_scale": 1.0 if given["a2v_scale"] is None else given["a2v_scale"],
+        "step_cache": given["step_cache"] or 0.0,
+        "sound_steps": whole["sound_steps"] or 1,
     }
 
 
@@ -237,20 +219,14 @@ def number_values(profile: ModelProfile, spec: JobSpec) -> list[Any]:
     """What the number fields show for a spec; None where it says nothing."""
     size = "auto" if spec.width is None else f"{spec.width}x{spec.height}"
     seconds = round(spec.frames / (spec.fps or profile.fps), 1) if spec.frames else None
+    rare = {field: getattr(spec, field) for field in rare_defaults(profile)}
     return [
         None,
         seconds,
         size if spec.width else None,
         None if spec.seed is None else str(spec.seed),
         None,
-        spec.negative_prompt,
-        spec.steps,
-        spec.guidance,
-        spec.bridge_guidance,
-        spec.video_shift,
-        spec.audio_shift,
-        spec.v2a_scale,
-        spec.a2v_scale,
+        *rare.values(),
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,42 @@ def test_the_form_survives_reload_and_restart(browser: Any, tmp_path_factory: An
     assert page.is_checked("#preset label:has-text('Draft') input")
     page.context.close()
     studio.stop()
+
+
+def test_step_cache_and_sound_steps_come_into_job_and_clip_and_back(page: Any, studio: RunningStudio) -> None:
+    fields = {"step_cache": ("#step-cache", 0.25), "sound_steps": ("#sound-steps", 3)}
+    page.click("#more > button")
+    for field, value in fields.values():
+        assert page.inner_text(f"{field} .label-content, {field} label").strip()
+        number(page, field, value)
+    page.click("#more > button")
+    make_clip(page, "A lamp clicks twice", seconds=0.5, seed="31")
+    with sqlite3.connect(studio.data / "studio.sqlite3") as database:
+        job = json.loads(database.execute("SELECT spec FROM jobs ORDER BY created DESC LIMIT 1").fetchone()[0])
+    clip = max(studio.data.glob("results/**/*.mp4"), key=lambda path: path.stat().st_mtime)
+    sidecar = json.loads(clip.with_suffix(".json").read_text(encoding="utf-8"))
+    for name, (_, value) in fields.items():
+        assert job[name] == sidecar[name] == value
+
+    def shown() -> list[float]:
+        return [float(page.input_value(f"{field} input[type=number]")) for field, _ in fields.values()]
+
+    page.click("#more > button")
+    number(page, "#step-cache", 0)
+    number(page, "#sound-steps", 1)
+    page.click(".actions summary:has-text('Use')")
+    page.click(".menu button:has-text('Use its settings')")
+    page.wait_for_function("() => document.querySelector('#step-cache input[type=number]').value === '0.25'")
+    assert shown() == [0.25, 3]
+    number(page, "#step-cache", 0)
+    number(page, "#sound-steps", 1)
+    make_clip(page, "A lamp clicks once", seconds=0.5, seed="31")
+    number(page, "#step-cache", 0.5)
+    page.click(".actions summary:has-text('Use')")
+    page.click(".menu button:has-text('Use its settings')")  # a clip made without them switches them off
+    page.wait_for_function("() => document.querySelector('#step-cache input[type=number]').value === '0'")
+    assert shown() == [0, 1]
+    page.click("#more > button")
 
 
 def test_a_dropped_clip_restores_its_settings(page: Any, studio: RunningStudio) -> None:

@@ -27,6 +27,8 @@ def test_create_list_retrieve_cancel_delete(client: TestClient, core: Core) -> N
         "num_inference_steps": 3,
         "guidance_scale": 4.5,
         "negative_prompt": "blur",
+        "step_cache": 0.2,
+        "sound_steps": 2,
         "model": "sora-2",
     }
     made = client.post("/v1/videos", json=asked).json()
@@ -34,6 +36,9 @@ def test_create_list_retrieve_cancel_delete(client: TestClient, core: Core) -> N
     assert (made["seed"], made["num_frames"], made["queue_position"]) == (7, 9, 1)
     spec = core.queue.get(made["id"]).spec
     assert (spec.guidance, spec.steps, spec.negative_prompt) == (4.5, 3, "blur")
+    assert (spec.step_cache, spec.sound_steps) == (0.2, 2)
+    for wrong in ({"step_cache": 3}, {"sound_steps": 0}):
+        assert client.post("/v1/videos", json={"prompt": "b", **wrong}).status_code == 400
     again = client.post("/v1/videos", json={"prompt": "b", "extra_body": {"num_frames": 13}}).json()
     assert again["num_frames"] == 13
     listed = client.get("/v1/videos", params={"limit": 1}).json()

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from app import derived
 from app.core import Core
 from app.errors import NotFound
+from app.jobs.job import Progress
 from app.library import Clip
 from app.preview import Budget
 from app.spec import Given, JobSpec
@@ -42,12 +44,25 @@ def picture() -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((90, 60), Image.Resampling.BICUBIC)
 
 
-def test_a_job_tells_what_it_does_and_becomes_a_clip(core: Core) -> None:
+@pytest.fixture
+def told(core: Core, monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
+    """All that the queue hears of running jobs, however seldom this process gets to look."""
+    heard: list[Progress] = []
+    report = core.queue.report
+
+    def listen(job_id: str, progress: Progress) -> None:
+        heard.append(progress)
+        report(job_id, progress)
+
+    monkeypatch.setattr(core.queue, "report", listen)
+    return heard
+
+
+def test_a_job_tells_what_it_does_and_becomes_a_clip(core: Core, told: list[Progress]) -> None:
     job = core.submit(small(steps=12, frames=9), OWNER)[0]
-    stages, steps, previews, etas = [], set(), set(), []
+    seen, steps, previews, etas = set(), set(), set(), []
     while (now := core.queue.get(job.id)).state in ("queued", "running"):
-        if now.stage and (not stages or stages[-1] != now.stage):
-            stages.append(now.stage)
+        seen.add(now.stage)
         steps.add(now.step)
         if now.eta is not None:
             etas.append(now.eta)
@@ -61,9 +76,11 @@ def test_a_job_tells_what_it_does_and_becomes_a_clip(core: Core) -> None:
         time.sleep(0.002)
     clip = result(core, now)
     order = ["loading", "text", "picture", "denoise", "decode", "write"]
-    assert stages == [stage for stage in order if stage in stages]  # none out of its turn
-    assert {"loading", "denoise"} <= set(stages)
-    assert max(steps) == 12
+    assert [stage for stage, _ in groupby(one.stage for one in told)] == order
+    assert [one.step for one in told if one.stage == "denoise" and one.step] == list(range(1, 13))
+    assert {one.steps for one in told if one.step} == {12}
+    assert seen <= {*order, ""}
+    assert steps <= set(range(13))
     assert previews or len(steps) < 4  # where this process got little time it may have looked too rarely
     assert etas or len(steps) < 4
     assert all(eta >= 0 for eta in etas)
@@ -111,6 +128,18 @@ def test_the_same_seed_makes_the_same_clip_and_another_another(core: Core) -> No
     assert fresh.spec.seed != 5
     for job in core.submit(small(seed=40), OWNER, count=3):
         assert result(core, wait(core, job)).spec.seed in (40, 41, 42)
+
+
+def test_the_step_cache_and_sound_steps_make_another_clip_and_stay_with_it(core: Core) -> None:
+    changes = ({}, {"step_cache": 1.0}, {"sound_steps": 3}, {"step_cache": 1.0, "sound_steps": 3})
+    clips = [made(core, seed=9, steps=6, **change) for change in changes]
+    assert len({digest(core.library.path(clip)) for clip in clips}) == 4
+    sidecars = [json.loads(core.library.path(clip).with_suffix(".json").read_text()) for clip in clips]
+    told = [(sidecar["step_cache"], sidecar["sound_steps"]) for sidecar in sidecars]
+    assert told == [(0, 1), (1, 1), (0, 3), (1, 3)]
+    again = result(core, wait(core, core.again(clips[-1].id, OWNER)))
+    assert digest(core.library.path(again)) == digest(core.library.path(clips[-1]))
+    assert digest(core.library.path(made(core, seed=9, steps=6))) == digest(core.library.path(clips[0]))
 
 
 def test_an_mp4_restores_everything_on_a_studio_that_knows_nothing(

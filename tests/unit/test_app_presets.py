@@ -25,8 +25,10 @@ NAMES = [
     "audio_shift",
     "v2a_scale",
     "a2v_scale",
+    "step_cache",
+    "sound_steps",
 ]
-NUMBERS = ["fog", 12, 3.5, 1.2, 4.0, 6.5, 0.8, 1.1]
+NUMBERS = ["fog", 12, 3.5, 1.2, 4.0, 6.5, 0.8, 1.1, 0.15, 3]
 LORAS = {
     "chosen": [
         {"sha256": "a" * 64, "name": "Chalk", "high": 1.0, "low": 0.5, "sound": 0.0},
@@ -64,7 +66,7 @@ def test_a_preset_without_loras_takes_them_out_and_built_in_ones_leave_them() ->
         assert found[NAMES.index("steps")] == preset.values["steps"]
         assert [one for one, name in zip(found, [*NAMES, "", ""], strict=True) if name not in preset.values] == [
             gr.skip()
-        ] * 7
+        ] * 9
 
 
 def test_guests_learn_no_path_from_a_preset() -> None:

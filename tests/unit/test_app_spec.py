@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,9 +19,12 @@ from app.options import DEFAULT_PORT, parse
 from app.presets import built_in
 from app.settings import SettingsFile
 from app.spec import Given, JobSpec
+from app.tabs.fields import number_fields, number_values, rare_defaults
+from engine import cli
 from engine.errors import RequestError
 from engine.lora import Choice, Strengths
 from engine.profile import ModelProfile
+from engine.request import SizeRules
 
 PROFILE = ModelProfile(sizes=((96, 64), (64, 96)), frames=49, steps=30, guidance=4.0)
 ID = "0123456789abcdef" * 2
@@ -47,6 +51,10 @@ def test_defaults_come_from_the_profile_and_the_seed_is_drawn_once() -> None:
         ({"steps": 0}, "nearest valid value is 1"),
         ({"guidance": math.nan}, "not a finite number"),
         ({"seed": -1}, "nearest valid value is 0"),
+        ({"step_cache": 1.5}, "step cache 1.5 .* nearest valid value is 1"),
+        ({"step_cache": math.inf}, "not a finite number"),
+        ({"sound_steps": 9}, "sound steps 9 .* nearest valid value is 8"),
+        ({"sound_steps": 0}, "nearest valid value is 1"),
         ({"image": "../../etc/passwd"}, "not the id"),
         ({"crop": (0.5, 2.0)}, "nearest valid value is 1"),
         ({"given": Given("smell", ID)}, "picture or sound"),
@@ -158,6 +166,64 @@ def test_costs_come_from_what_was_measured() -> None:
     assert middle.seconds is not None
     expected = 10 * 2.0 * (81 / 41) ** 2  # the exponent is fitted, not assumed
     assert abs(middle.seconds - expected) < 6
+
+
+def test_the_step_cache_and_sound_steps_change_the_estimate() -> None:
+    def spec(steps: int = 25, **changes: Any) -> JobSpec:
+        return JobSpec("x", width=64, height=64, frames=41, fps=24.0, steps=steps, guidance=5.0, model="m", **changes)
+
+    def seconds(asked: JobSpec, *measured: tuple[JobSpec, dict[str, Any]]) -> float:
+        found = costs.cost(asked, measured)
+        assert found.seconds is not None
+        return found.seconds
+
+    plain = (spec(), {"step": 2.0})
+    cached = (spec(step_cache=0.1), {"step": 1.0})
+    assert seconds(spec(step_cache=0.1), plain) == pytest.approx(50 / 1.17)
+    assert not costs.cost(spec(step_cache=0.1), [plain]).exact
+    assert seconds(spec(step_cache=0.125), plain) == pytest.approx(50 / ((1.17 + 1.44) / 2))
+    assert seconds(spec(step_cache=0.9), plain) == pytest.approx(50 / 1.56)
+    assert seconds(spec(3, step_cache=0.2), plain) == pytest.approx(6.0)  # steps that it never shortens
+    assert seconds(spec(sound_steps=3), plain) == pytest.approx(50 * (1 + 2 * 1.4 / 18))
+    assert seconds(spec(), cached) == pytest.approx(25 * 1.17)
+    both = costs.cost(spec(step_cache=0.1), [plain, cached])  # what was measured so goes before what is scaled
+    assert (both.seconds, both.exact) == (25.0, True)
+    assert costs.cost(spec(), [cached, plain]) == costs.Cost(50.0, None, None, True)
+
+
+def test_uneven_steps_are_remembered_by_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app import clock
+
+    for even, expected in ((True, 1.0), (False, 4.0)):
+        now = iter([0.0, 10.0, 11.0, 12.0])
+        monkeypatch.setattr(clock.time, "monotonic", lambda now=now: next(now))
+        watch = clock.Clock()
+        watch.stages(lambda name: None)("denoise")
+        for _ in range(3):
+            watch.lap()
+        watch.done(even)
+        assert watch.times["step"] == expected
+
+
+def test_the_form_tells_step_cache_and_sound_steps_both_ways() -> None:
+    fresh = ["standard", 2.0, "auto", "", 1, *rare_defaults(PROFILE).values()]
+    plain = JobSpec("x", **number_fields(PROFILE, fresh))
+    assert (plain.step_cache, plain.sound_steps) == (0, 1)
+    assert number_values(PROFILE, plain)[-2:] == [0, 1]  # off is shown as off, so that it replaces what was set
+    asked = JobSpec("x", **number_fields(PROFILE, [*fresh[:-2], 0.15, 3.0]))
+    assert (asked.step_cache, asked.sound_steps) == (0.15, 3)
+    assert number_values(PROFILE, asked)[-2:] == [0.15, 3]
+    settled = asked.settled(PROFILE, "demo")
+    assert JobSpec.from_json(settled.to_json()) == settled
+
+
+def test_clips_of_the_command_line_tell_what_made_them() -> None:
+    command = ["--prompt", "x", "--step-cache", "0.2", "--sound-steps", "2", "--seed", "1"]
+    settings, _ = cli._settings(cli.parser().parse_args(command), PROFILE, SizeRules())
+    spec = JobSpec.from_dict(json.loads(json.dumps(settings)))
+    assert (spec.step_cache, spec.sound_steps, spec.seed) == (0.2, 2, 1)
+    with pytest.raises(RequestError, match="sound steps"):
+        cli._settings(cli.parser().parse_args([*command, "--sound-steps", "20"]), PROFILE, SizeRules())
 
 
 def test_loras_by_name_or_hash_and_nothing_else() -> None:
