@@ -183,14 +183,25 @@ def _add(layout: Layout, stamp: Stamp, groups: tuple[str, ...]) -> bool:
         digest = layout.lock_hash(group)
         marker.touch()
         installed = _install(layout, python, lines, progress, f"add-{group}")
-        if not _files_complete(layout, layout.env, stamp.backend, "--note"):
+        if not _noted(layout, stamp, group, digest, marker, installed):
             return False
-        marker.unlink()
-        if not installed:
-            raise SetupError(_failed(layout, f"The packages for {group!r} could not be installed"))
-        store.add_group(layout.env, stamp, group, digest)
         stamp = store.read_stamp(layout.env) or stamp
     progress.line(f"Ready after {progress.elapsed()}.")
+    return True
+
+
+def _noted(layout: Layout, stamp: Stamp, group: str, digest: str, marker: Path, installed: bool) -> bool:
+    """Notes in the environment that a group is there now; False where the environment itself is no longer whole.
+
+    Raises:
+        SetupError: the packages were not installed.
+    """
+    if not _files_complete(layout, layout.env, stamp.backend, "--note"):
+        return False
+    marker.unlink()
+    if not installed:
+        raise SetupError(_failed(layout, f"The packages for {group!r} could not be installed"))
+    store.add_group(layout.env, stamp, group, digest)
     return True
 
 
@@ -205,12 +216,8 @@ def _add_built(layout: Layout, stamp: Stamp, group: str) -> bool:
     marker = layout.env / store.ADDING
     marker.touch()
     installed = wheels.install(layout.state, layout.log, python, made, progress)
-    if not _files_complete(layout, layout.env, stamp.backend, "--note"):
+    if not _noted(layout, stamp, group, digest, marker, installed):
         return False
-    marker.unlink()
-    if not installed:
-        raise SetupError(_failed(layout, f"The packages for {group!r} could not be installed"))
-    store.add_group(layout.env, stamp, group, digest)
     progress.line(f"Ready after {progress.elapsed()}.")
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http.client
 import os
@@ -19,6 +20,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
 from app.core import Core, open_core
@@ -146,7 +148,7 @@ def target(folder: Path) -> Iterator[Target]:
     core = open_core(options(data, listen="127.0.0.1"))
     try:
         app = make_server(core)
-        mount_page(app, core, Drafts(core.settings))
+        _mount_page(app, core)
         sessions: Sessions = app.state.sessions
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=server.run, daemon=True)
@@ -173,6 +175,16 @@ def target(folder: Path) -> Iterator[Target]:
     finally:
         core.close()
         gc.collect()  # what Gradio's threads have left open is told now, not during another test
+
+
+def _mount_page(app: FastAPI, core: Core) -> None:
+    """Inside an event loop: outside of one, Gradio makes several for the thread and closes none of them."""
+
+    async def mount() -> None:
+        mount_page(app, core, Drafts(core.settings))
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(mount())
 
 
 def _log_in(port: int, password: str) -> dict[str, str]:

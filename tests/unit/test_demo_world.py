@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from engine.training.demo_world import (
     sample_spec,
     vocabulary,
 )
+from engine.training.demo_world.clip import FIRST_EVENT, JITTER, PHASES
 
 RATE, FPS, FRAMES = 16000, 24.0, 49
 SAMPLES = round(FRAMES / FPS * RATE)
@@ -67,10 +69,14 @@ def test_events_keep_their_tempo_and_leave_the_first_frames_alone() -> None:
         assert np.all(np.abs(np.diff(times) / PERIODS[spec.tempo] - 1.0) <= 0.0801)
 
 
-def test_first_events_come_at_any_time() -> None:
+def test_first_events_go_with_the_tempo_and_still_vary() -> None:
     for tempo in TEMPI:
-        first = [event_times(spec, 3.0)[0] / PERIODS[tempo] for spec in specs(400, 2) if spec.tempo == tempo]
-        assert np.histogram(first, bins=4, range=(0.1, 0.92))[0].min() > 10
+        first = [event_times(spec, 3.0)[0] for spec in specs(400, 2) if spec.tempo == tempo]
+        low, high = (FIRST_EVENT + phase * (PERIODS[tempo] * (1 - JITTER) - FIRST_EVENT) for phase in PHASES)
+        assert np.histogram(first, bins=4, range=(low, high))[0].min() > 10
+        assert low <= min(first) <= max(first) <= high
+    early = [event_times(replace(spec, phase=0.0), 3.0)[0] for spec in specs(20, 2)]
+    assert np.allclose(early, FIRST_EVENT)  # other phases are still there for who asks for them
 
 
 @pytest.mark.parametrize("family", FAMILIES)
