@@ -1,11 +1,12 @@
 """The demo model from nothing: every stage of its recipe, each picking up where it was left.
 
-    data        rendered clips                          work/data
-    video-vae   pictures <-> latents                    work/video-vae
-    audio-vae   sound <-> latents                       work/audio-vae
-    latents     every clip encoded once                 work/latents
-    towers      experts, audio tower, bridge and text   work/towers
-    export      all of it in the released layout        assets/models/demo, or where told
+    data           rendered clips                          work/data
+    video-vae      pictures <-> latents                    work/video-vae
+    video-decoder  a wider decoder for the same latents    work/video-decoder
+    audio-vae      sound <-> latents                       work/audio-vae
+    latents        every clip encoded once                 work/latents
+    towers         experts, audio tower, bridge and text   work/towers
+    export         all of it in the released layout        assets/models/demo, or where told
 
 A stage that is done is not done again; an unfinished one goes on from its last checkpoint.
 """
@@ -39,14 +40,15 @@ from engine.training.latents import (
     measure,
 )
 from engine.training.loop import keep_memory, make_accelerator, train
-from engine.training.recipe import Recipe
+from engine.training.recipe import Recipe, Stage
 from engine.training.samples import Sampler
 from engine.training.towers import JointLatents, TowersTask, make_objective
-from engine.training.video_vae import VideoVaeObjective, VideoVaeTask, channels_last, make_video_vae
+from engine.training.video_vae import Part, VideoVaeObjective, VideoVaeTask, channels_last, make_video_vae
+from engine.training.widen import widen_decoder
 
 log = logging.getLogger(__name__)
 
-STAGES = ("data", "video-vae", "audio-vae", "latents", "towers", "export")
+STAGES = ("data", "video-vae", "video-decoder", "audio-vae", "latents", "towers", "export")
 HELD_VIDEOS, HELD_SOUNDS, HELD_LATENTS = 24, 64, 192  # held-out clips that each stage is measured on
 SAMPLES = 16  # clips made and judged at every evaluation of the towers
 MEASURED = 1024  # clips over which the latents' statistics are taken
@@ -77,6 +79,7 @@ class DemoRun:
         {
             "data": self.render,
             "video-vae": lambda: self.train_video_vae(until),
+            "video-decoder": lambda: self.train_video_decoder(until),
             "audio-vae": lambda: self.train_audio_vae(until),
             "latents": self.encode,
             "towers": lambda: self.train_towers(until),
@@ -89,15 +92,26 @@ class DemoRun:
             render_set(self.work / "data" / name, name, clips, r.seed, r.clip, self.processes)
 
     def train_video_vae(self, until: int | None = None) -> None:
-        objective, stage = self._video_objective(), self.recipe.video
+        self._train_video("video-vae", self._video_objective(), self.recipe.video, self.recipe.video_parts, until)
+
+    def train_video_decoder(self, until: int | None = None) -> None:
+        """Nothing where the recipe wants no wider one."""
+        if (wider := self.recipe.video_decoder) is not None:
+            objective = self._wider_objective(self.encoding_vae())
+            self._train_video("video-decoder", objective, wider.stage, wider.parts, until)
+
+    def _train_video(
+        self, name: str, objective: VideoVaeObjective, stage: Stage, parts: tuple[Part, ...], until: int | None
+    ) -> None:
         if self.compiled:
             objective.forward = torch.compile(objective.forward, dynamic=False)  # type: ignore[method-assign]
-        frames = load_frames(self.work / "data" / "train", stage.clips)
-        held = load_frames(self.work / "data" / "held", min(HELD_VIDEOS, self.recipe.held_clips))
         r = self.recipe
-        task = VideoVaeTask(objective, r.video_parts, r.seed, frames, held)
-        folder = self.work / "video-vae"
-        train(task, stage.optimization, folder, stage.rhythm, self._accelerator(), until, prepare=channels_last)
+        frames = load_frames(self.work / "data" / "train", stage.clips)
+        held = load_frames(self.work / "data" / "held", min(HELD_VIDEOS, r.held_clips))
+        task = VideoVaeTask(objective, parts, r.seed, frames, held, name)
+        train(
+            task, stage.optimization, self.work / name, stage.rhythm, self._accelerator(), until, prepare=channels_last
+        )
 
     def train_audio_vae(self, until: int | None = None) -> None:
         objective, stage = self._audio_objective(), self.recipe.audio
@@ -124,7 +138,7 @@ class DemoRun:
         self.encode_pictures()
         for name, clips in (("held", r.held_clips), ("train", r.train_clips)):
             encode_sounds_of(self.work / "data" / name, self._latents("sounds", name), clips, ear)
-        vae = self.video_vae()
+        vae = self.encoding_vae()
         blank = torch.full((1, r.clip.height, r.clip.width, 3), 255, dtype=torch.uint8)
         checkpoint.write_atomically(
             self.work / "latents" / "blank.pt", {"blank": encode_conditions(vae, blank, r.clip.frames)}
@@ -137,7 +151,7 @@ class DemoRun:
         if share[1] > 1:
             keep_memory()
             torch.set_num_threads(1)
-        vae = self.video_vae()
+        vae = self.encoding_vae()
         channels_last(vae)
         for name, clips in (("held", self.recipe.held_clips), ("train", self.recipe.train_clips)):
             encode_pictures_of(
@@ -154,7 +168,7 @@ class DemoRun:
                 expert.compile_repeated_blocks()
         sample = Sampler(
             objective,
-            *with_statistics(self.video_vae(), self.audio_vae(), self._statistics()),
+            *with_statistics(self.encoding_vae(), self.audio_vae(), self._statistics()),
             r.studio,
             r.towers_steps.boundary,
             r.clip,
@@ -171,10 +185,19 @@ class DemoRun:
         export_model(out, objective, self.video_vae(), self.audio_vae(), self._statistics(), self.recipe)
         log.info("written to %s", out)
 
-    def video_vae(self) -> AutoencoderKLWan:
-        """The trained one, with averaged weights."""
+    def encoding_vae(self) -> AutoencoderKLWan:
+        """The one whose latents the towers learn, with averaged weights."""
         objective = self._video_objective()
         _load_average(objective, self.work / "video-vae")
+        return objective.vae.eval()
+
+    def video_vae(self) -> AutoencoderKLWan:
+        """The one that is shipped: the same encoder, with the wider decoder where the recipe wants one."""
+        vae = self.encoding_vae()
+        if self.recipe.video_decoder is None:
+            return vae
+        objective = self._wider_objective(vae)
+        _load_average(objective, self.work / "video-decoder")
         return objective.vae.eval()
 
     def audio_vae(self) -> AudioVAE:
@@ -186,6 +209,12 @@ class DemoRun:
     def _video_objective(self) -> VideoVaeObjective:
         torch.manual_seed(self.recipe.seed)
         return VideoVaeObjective(make_video_vae(self.recipe.video_config), **self.recipe.video_weights)
+
+    def _wider_objective(self, vae: AutoencoderKLWan) -> VideoVaeObjective:
+        assert self.recipe.video_decoder is not None
+        torch.manual_seed(self.recipe.seed)
+        wide = widen_decoder(vae, self.recipe.video_decoder.base_dim)
+        return VideoVaeObjective(wide, **self.recipe.video_weights)
 
     def _audio_objective(self, fresh: bool = True) -> AudioVaeObjective:
         torch.manual_seed(self.recipe.seed)

@@ -31,6 +31,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class WiderDecoder:
+    """The video VAE's decoder made wider when its encoder stands, and trained alone.
+
+    Attributes:
+        base_dim: channels of its finest level.
+    """
+
+    stage: Stage
+    base_dim: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run. Configs are arguments of the networks, as in the released folders."""
 
@@ -42,6 +55,7 @@ class Recipe:
     video_config: Config
     video_parts: tuple[Part, ...]
     video_weights: dict[str, float]
+    video_decoder: WiderDecoder | None
     audio: Stage
     audio_config: Config
     audio_windows: AudioVaeRecipe
@@ -82,6 +96,7 @@ def _recipe(raw: Config, text: str) -> Recipe:
         video_config=video["config"],
         video_parts=tuple(_take(Part, part) for part in video["parts"]),
         video_weights={name: float(video[name]) for name in ("moving_weight", "kl_weight", "square_weight")},
+        video_decoder=_decoder(raw.get("video_decoder")),
         audio=_stage(audio),
         audio_config=audio["config"],
         audio_windows=_take(
@@ -99,6 +114,15 @@ def _recipe(raw: Config, text: str) -> Recipe:
         studio=ModelProfile.model_validate(raw["studio"]),
         text=text,
     )
+
+
+def _decoder(raw: Config | None) -> WiderDecoder | None:
+    if raw is None:
+        return None
+    parts = tuple(_take(Part, part) for part in raw["parts"])
+    if any(part.encoder for part in parts):
+        raise ValueError("the parts of video_decoder need encoder = false: the towers know the latents of the encoder")
+    return WiderDecoder(_stage(raw), int(raw["base_dim"]), parts)
 
 
 def _towers_recipe(towers: Config) -> TowersRecipe:

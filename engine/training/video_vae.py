@@ -198,8 +198,6 @@ class Part:
 class VideoVaeTask:
     """Windows of random clips from random frames on; held-out figures over whole clips."""
 
-    name = "video-vae"
-
     def __init__(
         self,
         objective: VideoVaeObjective,
@@ -207,8 +205,10 @@ class VideoVaeTask:
         seed: int,
         train: Array,
         held: Array,
+        name: str = "video-vae",
     ) -> None:
         """``train`` and ``held``: (clips, frames, height, width, 3) uint8."""
+        self.name = name
         self.module: nn.Module = objective
         self.objective = objective
         self.parts = parts

@@ -31,6 +31,7 @@ from engine.training.recipe import RECIPES, read_recipe
 from engine.training.text import make_tokenizer, tokenize
 from engine.training.towers import Later, TowersRecipe, TowersTask
 from engine.training.video_vae import DECIBEL_WEIGHT, decode_whole, encode_whole, in_decibels, make_video_vae
+from engine.training.widen import widen_decoder
 
 RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
 
@@ -54,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
 
 
 def _link_other_stages(source: Path, work: Path, stage: str) -> None:
-    for name in {"data", "latents", "video-vae", "audio-vae"} - {stage}:
+    for name in {"data", "latents", "video-vae", "video-decoder", "audio-vae"} - {stage}:
         (work / name).symlink_to(source / name)
 
 
@@ -76,7 +77,32 @@ def test_whole_sequence_vae_equals_the_chunked_one() -> None:
     assert (made - slow_frames).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("stage", ["video-vae", "audio-vae", "towers"])
+def test_wider_decoder_begins_as_the_narrow_one_and_learns_with_all_of_it() -> None:
+    torch.manual_seed(1)
+    narrow = make_video_vae(read_recipe(RECIPE).video_config).eval()
+    with torch.no_grad():
+        for parameter in narrow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        video = torch.rand(1, 3, 21, 32, 32) * 2 - 1
+        mean, _ = encode_whole(narrow, video)
+    wide = widen_decoder(narrow, 6).eval()
+    assert torch.equal(encode_whole(wide, video)[0], mean)
+    assert (decode_whole(wide, mean) - decode_whole(narrow, mean)).abs().max() < 1e-5
+    assert sum(p.numel() for p in wide.decoder.parameters()) > 1.8 * sum(p.numel() for p in narrow.decoder.parameters())
+    before = {name: p.detach().clone() for name, p in wide.decoder.named_parameters()}
+    learn = torch.optim.AdamW(wide.decoder.parameters(), lr=1e-3, weight_decay=0.0)
+    for _ in range(3):
+        learn.zero_grad()
+        (decode_whole(wide, mean) - video).square().mean().backward()
+        learn.step()
+    for name, parameter in wide.decoder.named_parameters():
+        if name.endswith("weight"):  # a bias of attention's keys changes nothing, and never learns
+            assert float((parameter != before[name]).float().mean()) > 0.95, name
+    with pytest.raises(ValueError, match="cannot become one of 3"):
+        widen_decoder(narrow, 3)
+
+
+@pytest.mark.parametrize("stage", ["video-vae", "video-decoder", "audio-vae", "towers"])
 def test_resumed_run_equals_the_uninterrupted_one(trained: DemoRun, tmp_path: Path, stage: str) -> None:
     """Bit for bit: weights, optimizer and averages, for every place where a stage can be cut."""
     whole = checkpoint.read(trained.work / stage / "checkpoint.pt")
@@ -153,6 +179,23 @@ def test_encoder_learns_in_its_parts_alone(trained: DemoRun, tmp_path: Path) -> 
     assert moved(0, 1)
     assert not moved(0, 1) & encoder
     assert moved(1, 2) & encoder
+
+
+def test_wider_decoder_leaves_the_latents_as_they_are(trained: DemoRun) -> None:
+    video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    narrow, wide = trained.encoding_vae(), trained.video_vae()
+    with torch.no_grad():
+        latents = encode_whole(wide, video)[0]
+        assert torch.equal(latents, encode_whole(narrow, video)[0])
+        assert not torch.allclose(decode_whole(wide, latents), decode_whole(narrow, latents), atol=1e-4)
+    config = json.loads((trained.work / "model" / "video_vae" / "config.json").read_text())
+    assert config["decoder_base_dim"] == 6
+    learning = trained.recipe.video_decoder
+    assert learning is not None
+    text = trained.recipe.text.replace("batch = 2, encoder = false, decibels", "batch = 2, decibels")
+    (trained.work / "wrong.toml").write_text(text)
+    with pytest.raises(RequestError, match="encoder = false"):
+        read_recipe(trained.work / "wrong.toml")
 
 
 def test_decibel_loss_counts_relative_gains_alike() -> None:
