@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import threading
@@ -55,13 +56,17 @@ class ClipFolders:
         """Every video of a folder, with its caption and what becomes of it.
 
         Raises:
-            RequestError: no such folder, or a table in it is damaged.
+            RequestError: no such folder, it cannot be read, or a table in it is damaged.
         """
-        path = Path(folder).expanduser().absolute()
-        found = look(path, form)
+        path = clip_folder(folder)
+        try:
+            found = look(path, form)
+            videos = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS and p.is_file())
+        except OSError as error:
+            raise RequestError(f"folder {str(path)!r} cannot be read: {error.strerror or error}") from None
         reasons = dict(found.left_out)
         files = []
-        for video in sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS and p.is_file()):
+        for video in videos:
             pieces = [p for p in found.pieces if p.path == video]
             caption = pieces[0].caption if pieces else _beside(video)
             sound = bool(pieces and pieces[0].sound)
@@ -89,7 +94,7 @@ class ClipFolders:
         if len(text) > MAX_CAPTION:
             raise RequestError(f"the caption has {len(text)} characters; {MAX_CAPTION} is the most")
         with atomic_file(beside) as part:
-            part.write_text(" ".join(text.split()) + "\n", encoding="utf-8")
+            part.write_text(" ".join(text.split()) + "\n", encoding="utf-8", errors="replace")
 
     def bring(self, file: Path, name: str, folder: str) -> Path:
         """Puts a file that was brought in into a folder of ours, a new one where `folder` is none of them.
@@ -104,8 +109,9 @@ class ClipFolders:
         if Path(plain).suffix.lower() not in (*VIDEOS, *TEXTS):
             raise RequestError(f"{name[:80]!r} is no video ({', '.join(VIDEOS)}) and no caption ({', '.join(TEXTS)})")
         with self._lock:
-            known = Path(folder) if folder else None
-            target = known if known is not None and known.parent == self._root and known.is_dir() else self._new()
+            known = self._root / Path(folder).name
+            ours = known == Path(folder) and known.name not in ("", "..") and os.path.isdir(known)
+            target = known if ours else self._new()
         try:
             shutil.move(file, target / plain)
         except OSError as error:
@@ -121,6 +127,21 @@ class ClipFolders:
         except OSError as error:
             raise OutputError(f"cannot make {target}: {error.strerror or error}") from error
         return target
+
+
+def clip_folder(text: str) -> Path:
+    """The folder that someone wrote down, whole.
+
+    Raises:
+        RequestError: it is not there, or no folder can be called so.
+    """
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:  # ~ of a user that this machine does not have
+        path = Path(text)
+    if not os.path.isdir(path):  # unlike Path.is_dir, never an error: not for too long a name either
+        raise RequestError(f"folder {text[:200]!r} does not exist")
+    return path
 
 
 def _id(path: Path) -> str:

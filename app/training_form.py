@@ -11,11 +11,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.settings import Settings
+from app.training_clips import clip_folder
 from engine.errors import RequestError
 from engine.lora.library import safe_name
 from engine.profile import read_profile
@@ -32,6 +33,17 @@ SAVE_SECONDS = 600.0  # of work that a power cut may cost
 MAX_TEXT = 4000
 
 
+def _sayable(text: str) -> str:
+    """A text that a command can hold."""
+    if "\x00" in text:
+        raise ValueError("it holds a NUL character")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_sayable)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what is in range is said by the engine's settings
+
+
 class TrainingForm(BaseModel):
     """The form, as it comes from the page. Numbers are checked by the engine's settings.
 
@@ -44,20 +56,20 @@ class TrainingForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    data: str = Field(default="", max_length=MAX_TEXT)
-    name: str = Field(default="", max_length=100)
-    trigger: str = Field(default="", max_length=100)
-    steps: int = 1000
-    rank: int = 16
+    data: Line = Field(default="", max_length=MAX_TEXT)
+    name: Line = Field(default="", max_length=100)
+    trigger: Line = Field(default="", max_length=100)
+    steps: Whole = 1000
+    rank: Whole = 16
     learn: str = "both"
     modules: str = "all"
     seconds: float | None = Field(default=None, gt=0, le=100)
     size: str | None = Field(default=None, pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$")
-    batch: int = 4
+    batch: Whole = 4
     rate: float | None = None
-    seed: int = 1
-    keep: str = Field(default="", max_length=MAX_TEXT)
-    looks: str = Field(default="", max_length=MAX_TEXT)
+    seed: Whole = 1
+    keep: Line = Field(default="", max_length=MAX_TEXT)
+    looks: Line = Field(default="", max_length=MAX_TEXT)
     clips: Literal["wait", "first"] = "wait"
 
     @classmethod
@@ -80,12 +92,12 @@ class TrainingForm(BaseModel):
         """As the engine takes them.
 
         Args:
-            step_seconds: what a step is thought to take; checkpoints are no further apart than `SAVE_SECONDS`.
+            step_seconds: what a step is thought to take, above 0; checkpoints are no further apart than `SAVE_SECONDS`.
 
         Raises:
             RequestError: a value is out of range; the message names the nearest.
         """
-        save = 100 if not step_seconds else max(1, min(100, int(SAVE_SECONDS / step_seconds)))
+        save = 100 if not step_seconds else max(1, int(min(100.0, SAVE_SECONDS / step_seconds)))
         return LoraSettings(
             trigger=" ".join(self.trigger.split()), learn=self.learn, modules=self.modules, rank=self.rank,
             steps=self.steps, batch=self.batch, rate=self.rate, seed=self.seed,
@@ -122,7 +134,7 @@ def arguments(form: TrainingForm, at: Place, step_seconds: float | None = None) 
     """
     made, chosen = form.format(at.model), form.settings(step_seconds)
     words = {
-        "data": Path(form.data).expanduser().absolute(), "name": form.name, "base": at.model, "work": at.folder,
+        "data": clip_folder(form.data), "name": form.name, "base": at.model, "work": at.folder,
         "library": at.library, "size": f"{made.width}x{made.height}", "frames": made.frames,
         "trigger": chosen.trigger, "learn": chosen.learn, "modules": chosen.modules, "rank": chosen.rank,
         "steps": chosen.steps, "batch": chosen.batch, "seed": chosen.seed, "rate": chosen.rate,

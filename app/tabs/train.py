@@ -24,6 +24,7 @@ from engine.folders import find_model
 from engine.lora.library import file_hash
 
 CURVE = 160  # points of a drawn curve
+LONGEST_STEP = 1e6  # seconds
 SAMPLES = 12  # clips shown of one training
 NOT_KEPT = {"cache-control": "no-store"}
 
@@ -72,10 +73,10 @@ class TrainingRoom:
                 return {"alone": True, "folder": self._look(data)}
             case "begin":
                 form = TrainingForm.read(data.get("form"))
-                at, pace = self._place(form), data.get("step_seconds")
+                at, pace = self._place(form), _pace(data.get("step_seconds"))
                 if self._core.trainings.clips.look(form.data, form.format(at.model)).pieces == 0:
                     raise RequestError("there is no clip to learn from; look at the list of clips")
-                return {"begun": trainings.begin(form, at, pace if isinstance(pace, int | float) else None)}
+                return {"begun": trainings.begin(form, at, pace)}
             case "pause":
                 trainings.pause(run_id)
             case "go_on":
@@ -165,6 +166,11 @@ class TrainingRoom:
         found = known.get(self._hashes[file])
         entry = found or library.add(file, preview=run.progress.samples[-1] if run.progress.samples else None)
         return {"sha256": entry.sha256, "name": entry.name, "trigger": run.form.trigger}
+
+
+def _pace(seconds: Any) -> float | None:
+    """What a step is thought to take, as the page was told; None where that is no time."""
+    return float(seconds) if isinstance(seconds, int | float) and 0 < seconds < LONGEST_STEP else None
 
 
 def _run(one: Shown, language: str, job_runs: bool) -> Answer:

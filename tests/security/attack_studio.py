@@ -1,4 +1,5 @@
-"""Attacks a shared studio over real sockets, its page mounted: paths, hosts, origins, others' ids, logins, uploads.
+"""Attacks a shared studio over real sockets, its page mounted: paths, hosts, origins, others' ids, logins,
+uploads, trainings.
 
     python tests/security/attack_studio.py --paths 2000
 
@@ -20,6 +21,7 @@ from tests.security.account_attacks import logging_out, logins, others_ids, page
 from tests.security.attacked import HOST, SECRET, Toll, raw, target
 from tests.security.page_events import page_works
 from tests.security.path_attacks import hosts_and_origins, traversal
+from tests.security.training_attacks import trainings
 from tests.security.upload_attacks import uploads
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def campaign(folder: Path, paths: int, guesses: int, seed: int) -> Toll:
             lambda: page_functions(at),
             lambda: others_ids(at),
             lambda: uploads(at),
+            lambda: trainings(at),
             lambda: logging_out(at),
             lambda: logins(at, guesses, dice),
         ):

@@ -10,6 +10,7 @@ import pytest
 from tests.security.attack_studio import campaign
 from tests.security.attacked import target
 from tests.security.page_events import page_works, press_generate
+from tests.security.training_attacks import trainings
 
 
 @pytest.mark.slow
@@ -30,3 +31,12 @@ def test_a_shared_studio_leaks_nothing_and_stays_up(tmp_path: Path) -> None:
     toll = campaign(tmp_path, paths=150, guesses=40, seed=3)
     assert toll.faults == []
     assert sum(toll.tried.values()) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_trainings_are_the_owners_and_nonsense_is_refused(tmp_path: Path) -> None:
+    with target(tmp_path) as at:
+        trainings(at)
+        assert at.toll.faults == []
+        assert at.toll.tried["trainings"] > 300

@@ -56,7 +56,7 @@ def uploads(at: Target) -> None:
     for name, data in posing_pictures().items():
         taken = []
         for path, part in (("/studio/upload", "file"), ("/v1/videos", "input_reference"), ("/studio/settings", "file")):
-            body, kind = _multipart(part, name, data)
+            body, kind = multipart(part, name, data)
             answer = at.ask("uploads", "POST", path, guest | {"content-type": kind}, body)
             taken.append(answer.status == 200)
             if answer.status == 200 and path == "/studio/upload":
@@ -69,7 +69,7 @@ def uploads(at: Target) -> None:
             at.toll.fault(f"uploads: {name} was taken")
         if good and not taken[0]:
             at.toll.fault(f"uploads: {name} was not taken")
-        body, kind = _multipart("files", name, data)
+        body, kind = multipart("files", name, data)
         answer = at.ask("uploads", "POST", "/gradio_api/upload", guest | {"content-type": kind}, body)
         if answer.status == 200:
             at.toll.fault(f"uploads: {name} went past our own upload")
@@ -88,7 +88,8 @@ def uploads(at: Target) -> None:
             at.toll.fault(f"uploads: {path} in pieces -> {answer.status}")
 
 
-def _multipart(part: str, name: str, data: bytes) -> tuple[bytes, str]:
+def multipart(part: str, name: str, data: bytes) -> tuple[bytes, str]:
+    """A form's body with one file, and its content type."""
     line = "edge-of-a-part"
     shown = name.replace('"', "%22")
     head = f'--{line}\r\ncontent-disposition: form-data; name="{part}"; filename="{shown}"\r\n'
