@@ -26,8 +26,9 @@ from engine.training.lora.memory import account, load_of, start
 from engine.training.lora.run import LoraOrder, _alone, plan_training, train_lora
 from engine.training.lora.streamed import TwoWayStreamer, lean_blocks
 from engine.training.lora.task import Levels, LoraTask
-from tests.make_checkpoint import SIZES, make_checkpoint
-from tests.memory_parts import TINY, plan, storage
+from engine.training.lora.waiting import HostStates
+from tests.make_checkpoint import make_checkpoint
+from tests.memory_parts import ACCOUNT, TINY, WIDE, plan, storage
 from tests.unit.test_lora_training import (
     SETTINGS,
     _own_cache,
@@ -73,7 +74,8 @@ def streaming(pipe: MovaPipeline, to_host: bool = False, ring: int = 2) -> Itera
     assert carrier.streamer is not None
     layout = replace(carrier.streamer.layout, ring=ring)
     streamer = TwoWayStreamer(carrier.networks, carrier.shared, layout, carrier.device)
-    with lean_blocks((pipe.high_noise, pipe.low_noise), streamer, to_host), streamer.running():
+    waiting = HostStates() if to_host else None
+    with lean_blocks((pipe.high_noise, pipe.low_noise), streamer, waiting), streamer.running():
         yield streamer
 
 
@@ -203,18 +205,15 @@ def test_one_folder_takes_one_training_at_a_time(home: Path) -> None:
 
 
 PEAK = """
-import json, sys, threading, time
+import json, sys
 import torch, diffusers, transformers
 from engine import MovaPipeline
 from engine.memory.plan import Plan
 from engine.training.loop import give_memory_back
 from engine.training.lora.memory import TrainPlan
 from engine.training.lora.streamed import Frozen
-from tests.memory_parts import TINY
+from tests.memory_parts import TINY, watched
 from tests.unit.test_lora_streamed import peak_task
-
-def own():
-    return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
 
 def steps(folder, way, count):
     pipe = MovaPipeline.from_pretrained(folder, plan=way.base)
@@ -231,19 +230,9 @@ def steps(folder, way, count):
 give_memory_back()  # as a training does where memory is short
 way = TrainPlan(Plan(**json.loads(sys.argv[2])), 1, True)
 steps(str(TINY), TrainPlan(Plan(**json.loads(sys.argv[3])), 1, True), 2)  # what libraries hold once they worked
-before, peak, done = own(), [0], threading.Event()
-
-def watch():
-    while not done.is_set():
-        peak[0] = max(peak[0], own())
-        time.sleep(0.002)
-
-watcher = threading.Thread(target=watch)
-watcher.start()
-steps(sys.argv[1], way, 3)
-done.set()
-watcher.join()
-print(json.dumps([before, peak[0]]))
+with watched() as memory:
+    steps(sys.argv[1], way, 3)
+print(json.dumps(memory))
 """
 GRID = (3, 16, 16)  # latent frames, rows and columns of patches
 
@@ -261,14 +250,10 @@ def peak_task(pipe: MovaPipeline) -> LoraTask:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's own account of a process")
+@pytest.mark.skipif(not ACCOUNT.is_file(), reason="reads Linux's own account of a process")
 @pytest.mark.parametrize(("weights", "residents"), [("float32", 0), ("int8", 4)])
 def test_peak_memory_is_as_predicted(tmp_path: Path, weights: str, residents: int) -> None:
-    wide = replace(
-        SIZES["wide"], video_dim=768, video_heads=6, video_layers=8, video_ffn=3072, audio_dim=384, audio_heads=6,
-        audio_layers=6, audio_ffn=1536, bridge_head=64,
-    )  # fmt: skip
-    folder = make_checkpoint(tmp_path / "model", wide)
+    folder = make_checkpoint(tmp_path / "model", WIDE)
     sizes, settings = read_sizes(folder), replace(SETTINGS, batch=2, rank=8)
     machine = Machine("cpu", "x", *[64 * GIB] * 4, 0)
     work = Work(32 * 8, 32 * 8, 9, passes=1)

@@ -4,6 +4,8 @@
     clips.py     a folder of videos with captions -> pieces of the right length; what was left out, and why
     cache.py     latents and text embeddings, made once and found again by hash
     task.py      the module that is trained, its batches and its losses
+    memory.py    how it is done in the memory there is; choose.py asks the machine, graph.py meters a block
+    streamed.py  blocks that keep only their inputs, and whose weights may stream; parts.py: some tokens at a time
     run.py       the whole run: scan, encode, train, write, into the library
     progress.py  how far it is, for whoever watches
     card.py      what is written about a LoRA: metadata, card, preview

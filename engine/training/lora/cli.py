@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RequestError
-from engine.training.lora.settings import FROZEN, LEARN, MODULES, PRECISIONS, LoraSettings
+from engine.training.lora.settings import FROZEN, IN_PARTS, LEARN, MODULES, PRECISIONS, LoraSettings
 
 if TYPE_CHECKING:
     from engine.training.lora.run import LoraOrder
@@ -43,8 +43,15 @@ HELP = {
     "precision": "float32 or bfloat16; auto takes what the device is good at",
     "accumulate": "parts of a batch computed one after the other, for less memory; 0 chooses",
     "frozen": "how the frozen model is held: exact, int8, or auto (8 bits only where it does not fit otherwise)",
+    "in_parts": "compute blocks some tokens at a time, for less memory: yes, no, or auto (only where needed)",
 }
-CHOICES = {"learn": tuple(LEARN), "modules": tuple(MODULES), "precision": PRECISIONS, "frozen": FROZEN}
+CHOICES = {
+    "learn": tuple(LEARN),
+    "modules": tuple(MODULES),
+    "precision": PRECISIONS,
+    "frozen": FROZEN,
+    "in_parts": IN_PARTS,
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -112,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
 def _plan(order: LoraOrder) -> dict[str, Any]:
     """{"why": a sentence on memory, "fits": whether there is enough, "step_seconds": by calculation or None}."""
     from engine.device import choose_device
-    from engine.training.lora.run import plan_training
+    from engine.training.lora.choose import plan_training
 
     device = choose_device(order.device)
     way = plan_training(order, device)

@@ -1,41 +1,34 @@
 """How a LoRA is trained in the memory there is: where the frozen model waits, in how many parts a batch is computed.
 
-What a block takes while its gradient is computed is not guessed: the block is run once without values (on torch's meta
-device) under a meter, at the sizes of the clips. The rest is counted.
+What a block takes while its gradient is computed is not guessed: it is metered, see graph.py. The rest is counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
-import torch
-from peft import LoraConfig
-from peft.tuners.lora.layer import Linear as LoraLinear
-from torch import Tensor, nn
-
-from engine.attention import use_attention, use_products
-from engine.lora.keys import PART_FOLDERS
+from engine.lora.keys import HIGH, LOW, PART_FOLDERS
 from engine.memory.machine import GIB, Machine
-from engine.memory.meter import Meter
-from engine.memory.plan import BASE_DEVICE, BASE_HOST, ITEMS, Plan, room, slab_bytes, spread
+from engine.memory.plan import BASE_DEVICE, BASE_HOST, ITEMS, Plan, activations, room, slab_bytes, spread
 from engine.memory.sizes import TEXT_TOKENS, ModelSizes, Work
-from engine.models import AudioTower, Bridge, DualTower, VideoTower
-from engine.models.dual_tower import JointBlock
-from engine.models.rope import audio_table, clock_table, video_table
-from engine.models.towers import known_options
-from engine.training.flow import joint_blocks
+from engine.training.lora.graph import graph_bytes, read_configs
 from engine.training.lora.settings import LoraSettings
-from engine.weights import WEIGHT_STEM, read_json, stored_shapes, weight_files
+from engine.weights import WEIGHT_STEM, stored_shapes, weight_files
 
-FACTOR_BYTES = 24  # value, gradient, two moments, average, and a copy while the averages are looked at; float32
+FACTOR_BYTES = 16  # value, two moments, average; float32
+MORE_BYTES = 4  # a gradient, of the expert whose turn it is; a copy, while the averages are looked at
 PASSES = 4.0  # a step in forward passes: forward, once more, and a gradient that costs two
-MIXED = 0.75  # of what a block takes in float32, where products are in bfloat16 and norms are not; not measured yet
+IN_PARTS = 0.1  # of a pass: in parts, what is before attention is computed a third time
+MIXED = 0.75  # of what a block takes in float32, where products are in bfloat16 and norms are not; a processor's: 0.72
 EIGHT_BIT_COST = 1.04
+CALM = 0.85  # of the card, up to which layers stay there
 ROOMY = 2.0  # times what is needed: then freed memory may be kept for the next step, which is faster
 FOLDED = 128  # tokens of text that a processor computes, where padding is counted instead; captions rarely have more
+
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,9 @@ class TrainPlan:
         accumulate: parts of a batch, one after the other.
         lean: blocks keep only their inputs, and are computed again for the gradient.
         to_host: those inputs wait in main memory.
+        in_parts: a block is computed in parts, see parts.py; rounding apart, the gradients are the same.
         why: one sentence.
+        frames: the longest clips that fit, where the ones asked for do not; 0 where they do, or none would.
         tight: main memory has no room for what an allocator likes to keep.
     """
 
@@ -55,13 +50,15 @@ class TrainPlan:
     accumulate: int
     lean: bool
     to_host: bool = False
+    in_parts: bool = False
     why: str = ""
+    frames: int = 0
     tight: bool = False
 
     @property
     def plain(self) -> bool:
-        """The model is where it is loaded, and nothing waits elsewhere."""
-        return self.base.plain and not self.to_host
+        """The model is where it is loaded, blocks are computed whole, and nothing waits elsewhere."""
+        return self.base.plain and not self.to_host and not self.in_parts
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,17 @@ class Load:
     Attributes:
         work: one clip, one branch.
         batch: clips of a step.
-        factors: numbers that learn.
+        factors: numbers that learn. idle: those of the expert whose turn it is not.
         graph: bytes that the gradient of a joint block takes for one clip, float32; see `graph_bytes`.
+        parts: the same where it is computed in parts, in the precision of the blocks.
     """
 
     work: Work
     batch: int
     factors: int
     graph: int
+    parts: int = 0
+    idle: int = 0
 
 
 def load_of(
@@ -88,36 +88,58 @@ def load_of(
     settings: LoraSettings,
     world: int,
     products: bool,
+    dtype: str = "float32",
 ) -> Load:
     """What training on such clips is, for each of `world` devices.
 
     Args:
+        clip: width, height, frames, frames a second.
         products: attention as training on a processor computes it.
+        dtype: in which blocks compute.
     """
     work = Work(*clip, passes=1)
+    shapes = {part: stored_shapes(weight_files(folder / PART_FOLDERS[part], WEIGHT_STEM)) for part in settings.parts}
+    return load_from(read_configs(folder), shapes, sizes, work, settings, world, products, dtype)
+
+
+def load_from(
+    configs: str,
+    shapes: dict[str, Shapes],
+    sizes: ModelSizes,
+    work: Work,
+    settings: LoraSettings,
+    world: int,
+    products: bool,
+    dtype: str,
+) -> Load:
+    """`load_of` a model without its files: its configs (see graph.py), and the shapes of the parts that learn."""
     tokens = work.tokens(sizes)
-    rows, columns = (side // sizes.spatial // patch for side, patch in zip(clip[1::-1], sizes.patch[1:], strict=True))
-    grid = tokens[0] // (rows * columns), rows, columns
-    graph = graph_bytes(folder, tokens, grid, settings.rank, FOLDED if products else TEXT_TOKENS, products)
-    return Load(work, settings.batch // world, count_factors(folder, settings), graph)
+    rows, columns = (
+        side // sizes.spatial // patch for side, patch in zip((work.height, work.width), sizes.patch[1:], strict=True)
+    )
+    grid, text = (tokens[0] // (rows * columns), rows, columns), FOLDED if products else TEXT_TOKENS
+    whole = graph_bytes(configs, tokens, grid, settings.rank, text, products, "float32", False)
+    parts = graph_bytes(configs, tokens, grid, settings.rank, text, products, dtype, True)
+    factors = {part: count_factors(shapes[part], settings) for part in settings.parts}
+    idle = min(factors.get(HIGH, 0), factors.get(LOW, 0))
+    return Load(work, settings.batch // world, sum(factors.values()), whole, parts, idle)
 
 
-def count_factors(folder: Path, settings: LoraSettings) -> int:
-    """How many numbers the factors have, from the headers of the model's files."""
+def count_factors(shapes: Shapes, settings: LoraSettings) -> int:
+    """How many numbers the factors of a part have."""
     total = 0
-    for part in settings.parts:
-        shapes = stored_shapes(weight_files(folder / PART_FOLDERS[part], WEIGHT_STEM))
-        for name, shape in shapes.items():
-            module = name.removesuffix(".weight")
-            if module != name and len(shape) == 2 and settings.takes(module):
-                total += settings.rank * sum(shape)
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        if module != name and len(shape) == 2 and settings.takes(module):
+            total += settings.rank * sum(shape)
     return total
 
 
 def make_train_plan(
     machine: Machine, sizes: ModelSizes, load: Load, settings: LoraSettings, device: str, dtype: str
 ) -> TrainPlan:
-    """The fastest way that fits; 8-bit weights only where exact ones do not. Where none fits, the leanest."""
+    """The fastest way that fits; blocks in parts only where whole ones do not, 8-bit weights only where exact ones do
+    not. Where none fits, the leanest."""
     ways = list(_ways(machine, sizes, load, settings, device, dtype))
     fitting = [w for w in ways if w.base.fits]
     exact = [w for w in fitting if w.base.weights == dtype]
@@ -129,8 +151,15 @@ def make_train_plan(
     return replace(best, why=sentence(best, machine, sizes, load), tight=ROOMY * needed > room(machine)[1])
 
 
-def _order(way: TrainPlan) -> tuple[float, int, bool, bool, bool]:
-    return way.base.seconds, way.accumulate, way.to_host, way.base.experts != "device", way.base.mapped > 0
+def _order(way: TrainPlan) -> tuple[bool, float, int, bool, bool, bool]:
+    return (
+        way.in_parts,
+        way.base.seconds,
+        way.accumulate,
+        way.to_host,
+        way.base.experts != "device",
+        way.base.mapped > 0,
+    )
 
 
 def _excess(plan: Plan, machine: Machine) -> int:
@@ -148,26 +177,47 @@ def _ways(
     divisors = [n for n in range(1, load.batch + 1) if load.batch % n == 0]
     for weights in kinds:
         for accumulate in [settings.accumulate] if settings.accumulate else divisors:
-            for lean, to_host in ((False, False), (True, False), (True, True)):
-                if to_host if machine.shared else not lean:
-                    continue  # one memory has no other to wait in; a card always computes blocks again
-                yield account(machine, sizes, load, start(device, dtype, weights, "device", accumulate, lean, to_host))
-                if not lean:
-                    continue
-                waiting = start(device, dtype, weights, "host", accumulate, lean, to_host)
-                residents = (0,) if machine.shared else range(sizes.layers, -1, -1)
-                found = (account(machine, sizes, load, waiting, r) for r in residents)
-                yield next((w for w in found if w.base.fits), account(machine, sizes, load, waiting))
-                if weights == dtype:
-                    yield account(machine, sizes, load, waiting, mapped=True)
+            for lean, to_host, in_parts in _kept(machine, settings):
+                yield account(
+                    machine, sizes, load, start(device, dtype, weights, "device", accumulate, lean, to_host, in_parts)
+                )
+                for ring in (2, 1) if lean else ():
+                    waiting = start(device, dtype, weights, "host", accumulate, lean, to_host, in_parts, ring)
+                    residents = (0,) if machine.shared else range(sizes.layers, -1, -1)
+                    for mapped in (False, True) if weights == dtype else (False,):
+                        found = (account(machine, sizes, load, waiting, r, mapped) for r in residents)
+                        least = account(machine, sizes, load, waiting, mapped=mapped)
+                        yield next((w for w in found if _calm(w.base, machine)), least)
+
+
+def _calm(plan: Plan, machine: Machine) -> bool:
+    """It fits, and layers stay only where they leave some of the card free: others stream beside the work."""
+    return plan.fits and (machine.shared or not plan.residents or plan.vram <= CALM * room(machine)[0])
+
+
+def _kept(machine: Machine, settings: LoraSettings) -> Iterator[tuple[bool, bool, bool]]:
+    """What is kept for the gradient: (lean, to_host, in_parts)."""
+    for in_parts in (False, True) if settings.in_parts == "auto" else (settings.in_parts == "yes",):
+        if machine.shared:  # one memory has no other to wait in
+            yield from ((lean, False, in_parts) for lean in ((True,) if in_parts else (False, True)))
+        else:  # a card always computes blocks again
+            yield from ((True, to_host, in_parts) for to_host in (False, True))
 
 
 def start(
-    device: str, dtype: str, weights: str, experts: str, accumulate: int, lean: bool = True, to_host: bool = False
+    device: str,
+    dtype: str,
+    weights: str,
+    experts: str,
+    accumulate: int,
+    lean: bool = True,
+    to_host: bool = False,
+    in_parts: bool = False,
+    ring: int = 2,
 ) -> TrainPlan:
     """A way before it is accounted for."""
-    base = Plan(device, dtype, weights, experts, 0, 2, 0, 0, 0, 1, "none", 0.0, 0, 0)
-    return TrainPlan(base, accumulate, lean, to_host)
+    base = Plan(device, dtype, weights, experts, 0, ring, 0, 0, 0, 1, "none", 0.0, 0, 0)
+    return TrainPlan(base, accumulate, lean, to_host, in_parts)
 
 
 def account(
@@ -195,25 +245,39 @@ def account(
         base = replace(base, pinned=pinned, pageable=0 if mapped else streamed - pinned)
         base = replace(base, mapped=streamed if mapped else 0)
     at_once = -(-load.batch // way.accumulate)
-    states, working = _working(sizes, load, way, at_once)
+    states, made = working(sizes, load, way, at_once)
     host += sizes.layers * states if way.to_host else 0
-    vram = BASE_DEVICE + on_device + FACTOR_BYTES * load.factors + working
-    compute = (PASSES if way.lean else PASSES - 1) * replace(load.work, passes=1, batch=load.batch).operations(sizes)
+    learned, looked = factor_bytes(load)
+    training = learned + made
+    looking = 0 if machine.shared else looked + activations(
+        sizes, replace(load.work, passes=2), base.dtype, at_once=1
+    )  # fmt: skip
+    vram = BASE_DEVICE + on_device + max(training, looking)
+    passes = (PASSES if way.lean else PASSES - 1) + (IN_PARTS if way.in_parts else 0)
+    compute = passes * replace(load.work, passes=1, batch=load.batch).operations(sizes)
     compute *= (EIGHT_BIT_COST if base.weights != base.dtype else 1.0) / machine.rates.compute
     rates = machine.rates
     rate = min(rates.disk, rates.pageable) if mapped else rates.pageable if base.pageable else rates.pinned
-    seconds = max(compute, 2 * way.accumulate * streamed * largest / rate)
+    copies = 2 * way.accumulate * streamed * largest / rate
+    seconds = max(compute, copies) if base.ring > 1 or not streamed else compute + copies
     seconds += 2 * way.accumulate * sizes.layers * states / rates.pinned if way.to_host else 0.0
     base = replace(base, vram=vram, ram=BASE_HOST + host, seconds=seconds)
     return replace(way, base=replace(base, fits=_excess(base, machine) == 0))
 
 
-def _working(sizes: ModelSizes, load: Load, way: TrainPlan, at_once: int) -> tuple[int, int]:
+def factor_bytes(load: Load) -> tuple[int, int]:
+    """What factors take in a step, and while the averages are looked at; by then there are gradients of all."""
+    whole = (FACTOR_BYTES + MORE_BYTES) * load.factors
+    return whole - MORE_BYTES * load.idle, whole + MORE_BYTES * load.factors
+
+
+def working(sizes: ModelSizes, load: Load, way: TrainPlan, at_once: int) -> tuple[int, int]:
     """Bytes of one block's states, and of all that is made in a step at its peak."""
     item = ITEMS[way.base.dtype]
     video, audio = load.work.tokens(sizes)
     states = at_once * item * (video * sizes.width + audio * sizes.audio_width)
-    graph = int(at_once * load.graph * (1.0 if way.base.dtype == "float32" else MIXED))
+    whole = load.graph * (1.0 if way.base.dtype == "float32" else MIXED)
+    graph = int(at_once * (load.parts if way.in_parts else whole))
     if way.base.weights != way.base.dtype:
         graph += item * sizes.linear(sizes.largest)  # unpacked for the gradient, and kept until it is there
     text = at_once * 4 * TEXT_TOKENS * (sizes.text_width + sizes.width + sizes.audio_width)
@@ -235,64 +299,9 @@ def sentence(way: TrainPlan, machine: Machine, sizes: ModelSizes, load: Load) ->
         held += ", the others stream from its files" if base.mapped else ", the others stream"
     parts = f", a batch of {load.batch} in {way.accumulate} parts" if way.accumulate > 1 else ""
     kept = ", states wait in main memory" if way.to_host else ""
-    tried = "" if base.fits else "; that is more than there is, and is tried all the same"
-    return f"training needs {need}: {held}{parts}{kept}{tried}"
-
-
-@lru_cache(maxsize=8)
-def graph_bytes(
-    folder: Path, tokens: tuple[int, int], grid: tuple[int, int, int], rank: int, text: int, products: bool
-) -> int:
-    """Bytes that the gradient of one joint block takes at its peak, for one clip, float32; nothing is computed.
-
-    Args:
-        folder: a model, for its configs.
-        tokens: of picture and sound. grid: latent frames, and rows and columns of patches.
-        rank: of factors on every linear layer.
-        text: tokens of it that are computed.
-        products: attention as training on a processor computes it.
-    """
-    block, widths, heads = _bare_block(folder, rank)
-    meta = torch.device("meta")
-
-    def made(*sizes: tuple[int, ...], learns: bool = False) -> list[Tensor]:
-        return [torch.empty(1, *size, device=meta, requires_grad=learns) for size in sizes]
-
-    states = made(*((n, w) for n, w in zip(tokens, widths, strict=True)), learns=True)
-    rest = made(*((6, w) for w in widths), *((text, w) for w in widths))
-    tables = (
-        video_table(*grid, heads[0], meta), audio_table(tokens[1], heads[1], meta),
-        clock_table(grid[0], grid[1] * grid[2], 1.0, heads[2], meta), audio_table(tokens[1], heads[2], meta),
-    )  # fmt: skip
-    factors = [p for p in block.parameters() if p.requires_grad]
-    counts = torch.empty(text, device=meta)
-    with use_products(counts) if products else use_attention(_fused), Meter() as meter:
-        outputs = block(*states, *rest, *tables, 1.0, 1.0)
-        torch.autograd.grad(outputs, [*states, *factors], [torch.empty_like(o) for o in outputs])
-    return meter.peak
-
-
-def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Keeps what fused attention keeps (all three and its result), never a matrix of all pairs; not its values."""
-    return query * (key * value).mean(1, keepdim=True)
-
-
-def _bare_block(folder: Path, rank: int) -> tuple[JointBlock, tuple[int, int], tuple[int, int, int]]:
-    """A joint block without values, with factors on every linear layer; widths of the towers; widths of the heads."""
-    video, audio, bridge = (
-        known_options(kind, read_json(folder / name / "config.json"))
-        for kind, name in ((VideoTower, "video_dit"), (AudioTower, "audio_dit"), (Bridge, "dual_tower_bridge"))
+    kept += ", blocks are computed in parts" if way.in_parts else ""
+    cost = f"; about {base.seconds:.3g} s a step" + (
+        "" if machine.shared else f", {base.ram / GIB:.0f} GB of main memory"
     )
-    one = {"num_layers": 1}
-    with torch.device("meta"):
-        towers = VideoTower(**{**video, **one}), AudioTower(**{**audio, **one})
-        network = DualTower(*towers, Bridge(**{**bridge, "visual_layers": 1, "audio_layers": 1}))
-        network.requires_grad_(False)
-        block = next(joint_blocks(network))
-        for parent in list(block.modules()):
-            for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Linear:
-                    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False)
-                    setattr(parent, name, LoraLinear(layer, "grown", config, r=rank, lora_alpha=rank))
-    heads = network.video_head_dim, network.audio_head_dim, network.bridge_head_dim
-    return block, (int(video["dim"]), int(audio["dim"])), heads
+    tried = "" if base.fits else "; that is more than there is, and is tried all the same"
+    return f"training needs {need}: {held}{parts}{kept}{cost}{tried}"

@@ -27,18 +27,17 @@ from engine.lora.convert import Factors, write
 from engine.lora.keys import PART_FOLDERS
 from engine.lora.library import Entry, Library, safe_name
 from engine.media import atomic_file, write_clip
-from engine.memory.machine import GIB, detect
-from engine.memory.sizes import read_sizes
 from engine.models import rope
 from engine.pipeline import MovaPipeline
-from engine.profile import ModelProfile, read_profile
+from engine.profile import ModelProfile
 from engine.training import checkpoint
 from engine.training.log import read_lines
 from engine.training.loop import Figures, give_memory_back, keep_memory, train
 from engine.training.lora import cache as store
 from engine.training.lora.card import card_text, metadata_of
+from engine.training.lora.choose import plan_training, shortened, weights_dtype
 from engine.training.lora.clips import ClipSet, Format, format_of, scan
-from engine.training.lora.memory import TrainPlan, load_of, make_train_plan
+from engine.training.lora.memory import TrainPlan
 from engine.training.lora.progress import CHECKPOINT, LOG, RUN, SAMPLES, tell
 from engine.training.lora.settings import LoraSettings
 from engine.training.lora.streamed import Frozen
@@ -142,12 +141,16 @@ def _train(
 
     progress("load")
     way = plan_training(order, place, world)
+    frames = shortened(order, way)
+    if frames != order.frames:
+        order = replace(order, frames=frames)
+        way = plan_training(order, place, world)
     if way is not None:
         log.info("%s", way.why)
         if way.tight:
             give_memory_back()
     plan = None if way is None or way.plain else way.base
-    pipe = MovaPipeline.from_pretrained(order.model, _weights_dtype(settings, device), place, plan)
+    pipe = MovaPipeline.from_pretrained(order.model, weights_dtype(settings, device), place, plan)
     form = format_of(order.model, order.size, order.frames)
     clips = scan(order.data, form, settings.trigger)
     for name, why in clips.left_out:
@@ -203,40 +206,12 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def plan_training(order: LoraOrder, device: torch.device, world: int = 1) -> TrainPlan | None:
-    """How `order` is trained on this device; None where there is only one way.
-
-    A run that was begun keeps what changes its numbers: 8-bit weights, and the parts of a batch.
-    """
-    if device.type not in ("cpu", "cuda"):
-        return None
-    settings, run = order.settings, order.folder / RUN
-    if run.is_file():
-        known = json.loads(run.read_text(encoding="utf-8"))
-        settings = replace(settings, **known.get("memory", {"frozen": "exact", "accumulate": 1}))
-    profile, sizes = read_profile(order.model), read_sizes(order.model)
-    width, height = order.size or profile.sizes[0]
-    load = load_of(
-        order.model, sizes, (width, height, order.frames or profile.frames, profile.fps), settings, world,
-        device.type == "cpu",
-    )  # fmt: skip
-    machine = detect(str(device), None if order.memory is None else int(order.memory * GIB))
-    machine = replace(machine, ram_free=machine.ram_free // world, pin_limit=machine.pin_limit // world)
-    dtype = str(_weights_dtype(settings, device)).removeprefix("torch.")
-    return make_train_plan(machine, sizes, load, settings, str(device), dtype)
-
-
 def make_accelerator(device: torch.device, precision: str) -> Accelerator:
     """accelerate's frame: one process, or as many as `accelerate launch` or `torchrun` started."""
     half = precision == "bfloat16" or (precision == "auto" and choose_precision("auto", device) == torch.bfloat16)
     # a step trains one expert, so that the other's factors get no gradient
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision="bf16" if half else "no", cpu=device.type == "cpu", kwargs_handlers=[unused])
-
-
-def _weights_dtype(settings: LoraSettings, device: torch.device) -> torch.dtype:
-    """The frozen weights: half of the memory on a card; on a processor float32, as they are used in sampling."""
-    return torch.float32 if device.type == "cpu" else choose_precision(settings.precision, device)
 
 
 def _encoders(model: Path, pipe: MovaPipeline) -> store.Encoders:
@@ -279,6 +254,7 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
     if way is not None:
         said["memory"] = {
             "frozen": "exact" if way.base.weights == way.base.dtype else way.base.weights, "accumulate": way.accumulate,
+            "in_parts": "yes" if way.in_parts else "no",
         }  # fmt: skip
     with atomic_file(path) as part:
         part.write_text(json.dumps(said, indent=2), encoding="utf-8")

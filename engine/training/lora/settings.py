@@ -28,6 +28,7 @@ RATE = 1e-4
 NARROWER = 0.8  # power of the width by which the rate grows: 1.4e-3 for the bundled model, found by trial
 PRECISIONS = ("auto", "float32", "bfloat16")
 FROZEN = ("auto", "exact", "int8")
+IN_PARTS = ("auto", "no", "yes")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class LoraSettings:
         accumulate: parts of a batch that are computed one after the other, for less memory; 0 chooses.
         frozen: how the frozen model is held: "exact", "int8" (half of the memory, a little less true), or "auto", which
             takes 8 bits only where it does not fit otherwise.
+        in_parts: blocks are computed a part of the tokens at a time, which takes a fraction of the memory and changes
+            rounding: "yes", "no", or "auto", which does so only where it does not fit otherwise.
     """
 
     trigger: str = ""
@@ -79,9 +82,13 @@ class LoraSettings:
     precision: str = "auto"
     accumulate: int = 0
     frozen: str = "auto"
+    in_parts: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("learn", LEARN), ("modules", MODULES), ("precision", PRECISIONS), ("frozen", FROZEN)):
+        for name, known in (
+            ("learn", LEARN), ("modules", MODULES), ("precision", PRECISIONS), ("frozen", FROZEN),
+            ("in_parts", IN_PARTS),
+        ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise RequestError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         for name, low, high in (

@@ -4,7 +4,8 @@
     backward  n ... 2 1 0        the block comes again, is computed again, and its gradient is taken at once
 
 Only factors get gradients, so that weights travel towards the device alone. The two ends of the order, where the
-direction turns, find their blocks still in the ring. Numbers are bit for bit those of a base that stands on the device.
+direction turns, find their blocks still in the ring. Numbers are bit for bit those of a base that stands on the device,
+or, where a block is computed in parts (parts.py), the same within rounding.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from torch import Tensor, nn
 from engine.memory.carry import PlannedCarrier
 from engine.memory.slabs import Part
 from engine.memory.streaming import Key, Layout, Network, Slot, Streamer
+from engine.models.dual_tower import JointBlock
+from engine.training.lora.parts import autocast_of, joint_in_parts
+from engine.training.lora.waiting import HostStates
 
 if TYPE_CHECKING:
     from engine.pipeline import MovaPipeline
@@ -112,13 +116,21 @@ class TwoWayStreamer(Streamer):
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of one block: its own forward, what it takes besides states, where its weights come from."""
+    """One call of one block: its forward, what it takes besides states, where its weights come from.
+
+    Attributes:
+        slope: the forward whose gradient is taken; of what it returns nothing else is looked at.
+        waiting: where the picture's state waits; None where it is.
+        in_parts: `forward` and `slope` are those of parts.py.
+    """
 
     forward: Callable[..., tuple[Tensor, Tensor]]
+    slope: Callable[..., tuple[Tensor, Tensor]]
     rest: tuple[Any, ...]
     factors: tuple[nn.Parameter, ...]
     held: Callable[[], contextlib.AbstractContextManager[None]]
-    to_host: bool
+    waiting: HostStates | None
+    in_parts: bool
 
 
 class _StreamedBlock(torch.autograd.Function):
@@ -129,13 +141,12 @@ class _StreamedBlock(torch.autograd.Function):
         states = tensors[:STATES]
         ctx.set_materialize_grads(False)
         ctx.run, ctx.surroundings = run, contextvars.copy_context()
-        kind = states[0].device.type
-        ctx.autocast = {
-            "device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind),
-        }  # fmt: skip
-        ctx.host = _to_host(states[0]) if run.to_host else None
+        ctx.autocast = autocast_of(states[0])
+        ctx.host = None if run.waiting is None else run.waiting.take(states[0])
         ctx.device = states[0].device
-        ctx.save_for_backward(*(states[1:] if run.to_host else states))
+        ctx.save_for_backward(*(states if ctx.host is None else states[1:]))
+        if run.in_parts:
+            return run.forward(*states, *run.rest)
         # Computed as with a gradient, which chooses the same kernels as in the second time, and kept nothing of.
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, _never):
             video, audio = run.forward(*_leaves(states), *run.rest)
@@ -146,13 +157,15 @@ class _StreamedBlock(torch.autograd.Function):
         run: _Run = ctx.run
         states = ctx.saved_tensors
         if ctx.host is not None:
-            states = (ctx.host.to(ctx.device, non_blocking=True), *states)
+            assert run.waiting is not None
+            states = (run.waiting.bring(ctx.host, ctx.device), *states)
+            ctx.host = None
         leaves = _leaves(states, ctx.needs_input_grad[1 : 1 + STATES])
         with run.held():
             with torch.enable_grad(), torch.autocast(**ctx.autocast):
                 # Autocast keeps its casts of leaves, and gradients would be summed in the lower precision.
                 inner = [t.view_as(t) for t in leaves]
-                outputs = ctx.surroundings.run(run.forward, *inner, *run.rest)
+                outputs = ctx.surroundings.run(run.slope, *inner, *run.rest)
                 del inner
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
             wanted = [t for t in (*leaves, *run.factors) if t.requires_grad]
@@ -172,23 +185,22 @@ def _leaves(states: Sequence[Tensor], needs: Sequence[bool] | None = None) -> li
     return [t.detach().requires_grad_(need) for t, need in zip(states, wanted, strict=True)]
 
 
-def _to_host(state: Tensor) -> Tensor:
-    if state.device.type != "cuda":
-        return state.detach()
-    host = torch.empty(state.shape, dtype=state.dtype, pin_memory=True)
-    return host.copy_(state.detach(), non_blocking=True)
-
-
 @contextlib.contextmanager
 def lean_blocks(
-    networks: Sequence[nn.Module], streamer: TwoWayStreamer | None = None, to_host: bool = False
+    networks: Sequence[nn.Module],
+    streamer: TwoWayStreamer | None = None,
+    waiting: HostStates | None = None,
+    in_parts: bool = False,
+    again: bool | None = None,
 ) -> Iterator[None]:
-    """Within the block, the joint blocks of `networks` keep only their inputs for the gradient.
+    """Within the `with` block, the joint blocks of `networks` keep only their inputs for the gradient.
 
     Args:
         networks: the experts, in the streamer's order.
         streamer: brings their weights, while it is running; None where they stand on the device.
-        to_host: keep the pictures' states in main memory (page-locked) instead of on the device.
+        waiting: keeps the pictures' states in main memory instead of on the device.
+        in_parts: compute them as parts.py does.
+        again: attention is computed again for its gradient, in parts; None where a processor does it.
     """
     changed: list[nn.Module] = []
 
@@ -198,7 +210,13 @@ def lean_blocks(
             return result
         factors = tuple(p for p in block.parameters() if p.requires_grad)
         held = contextlib.nullcontext if streamer is None else partial(streamer.held, key)
-        run = _Run(plain, args[STATES:], factors, held, to_host)
+        forward = slope = plain
+        if in_parts:
+            assert isinstance(block, JointBlock)
+            twice = args[0].device.type == "cpu" if again is None else again
+            forward = partial(joint_in_parts, block, twice)
+            slope = partial(forward, blank=True)
+        run = _Run(forward, slope, args[STATES:], factors, held, waiting, in_parts)
         made: tuple[Tensor, Tensor] = _StreamedBlock.apply(run, *args[:STATES], *factors)
         return made
 
@@ -221,11 +239,13 @@ class Frozen:
 
     Attributes:
         streamer: while they stream; its counters say what was moved.
+        waiting: keeps states in main memory, where the plan says so.
     """
 
     def __init__(self, pipe: MovaPipeline, way: TrainPlan | None) -> None:
         self.pipe, self.way = pipe, way
         self.streamer: TwoWayStreamer | None = None
+        self.waiting = HostStates() if way is not None and way.to_host else None
         carrier = pipe.carrier
         if isinstance(carrier, PlannedCarrier) and carrier.streamer is not None:
             layout = carrier.streamer.layout
@@ -240,7 +260,7 @@ class Frozen:
     def carried(self) -> Iterator[None]:
         """Within the block the experts can be called and differentiated."""
         experts = (self.pipe.high_noise, self.pipe.low_noise)
-        blocks = lean_blocks(experts, self.streamer, self.way is not None and self.way.to_host)
+        blocks = lean_blocks(experts, self.streamer, self.waiting, self.way is not None and self.way.in_parts)
         with blocks if self.lean else contextlib.nullcontext():
             if self.streamer is None:
                 yield

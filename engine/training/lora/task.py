@@ -274,21 +274,24 @@ class LoraTask:
         figures: Figures = {}
         for name, examples in (("new", self.new[:PROBED]), ("old", self.old[:PROBED])):
             for sigma in PROBES if examples else ():
-                count = len(examples)
-                level = torch.full((count,), sigma)
+                level = torch.full((len(examples),), sigma)
                 inputs = self.inputs(
-                    examples, [e.text for e in examples], [True] * count, (level, level),
+                    examples, [e.text for e in examples], [True] * len(examples), (level, level),
                     generator_at(self.settings.seed, PROBE),
                 )  # fmt: skip
-                ready = {k: v.to(device) for k, v in inputs.items()}
-                s = level.view(-1, 1, 1, 1, 1).to(device)
-                noises, clean = (ready.pop("video_noise"), ready.pop("audio_noise")), (ready["video"], ready["audio"])
-                ready["video"] = (1 - s) * clean[0] + s * noises[0]
-                ready["audio"] = (1 - s[..., 0, 0]) * clean[1] + s[..., 0, 0] * noises[1]
-                expert = HIGH if sigma >= self.levels.boundary else LOW
-                found = self.objective.velocities(**ready, expert=expert)
-                for side, v, n, x in zip(("video", "audio"), found, noises, clean, strict=True):
-                    figures[f"{name}_{side}_{sigma}"] = float((v.float() - (n - x)).square().mean())
+                errors = [self._errors({k: v[[i]].to(device) for k, v in inputs.items()}) for i in range(len(examples))]
+                for side, found in zip(("video", "audio"), zip(*errors, strict=True), strict=True):
+                    figures[f"{name}_{side}_{sigma}"] = sum(found) / len(found)
         if self.sample is not None:
             figures["samples"] = self.sample(step)
         return figures
+
+    def _errors(self, clip: dict[str, Tensor]) -> tuple[float, float]:
+        """Of both velocities, for one clip at a noise level: one at a time, since a step may have room for no more."""
+        noises, clean = (clip.pop("video_noise"), clip.pop("audio_noise")), (clip["video"], clip["audio"])
+        sigma = float(clip["video_sigma"])
+        clip["video"], clip["audio"] = ((1 - sigma) * x + sigma * n for x, n in zip(clean, noises, strict=True))
+        made = self.objective.velocities(**clip, expert=HIGH if sigma >= self.levels.boundary else LOW)
+        pairs = zip(made, noises, clean, strict=True)
+        video, audio = (float((v.float() - (n - x)).square().mean()) for v, n, x in pairs)
+        return video, audio
