@@ -208,13 +208,22 @@ def train(
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     lines = JsonLines(folder / "log.jsonl")
     end = min(how.steps, how.steps if until is None else until)
-    sums: dict[str, tuple[float, int]] = {}
-    began, counted = time.monotonic(), 0
+    meter = Meter()
 
     def save() -> None:
         accelerator.wait_for_everyone()
         if first:
             checkpoint.write_atomically(path, _state(step, module, optimizer, average))
+
+    def evaluate() -> None:
+        if first:
+            # compiled for training's shapes; here every batch is of another size
+            with average.applied(module), accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+                module.eval()
+                lines.write(step=step, held_out=task.evaluate(module, step))
+                module.train()
+        accelerator.wait_for_everyone()
+        meter.reset()
 
     with Stop() as stop:
         module.train()
@@ -235,32 +244,43 @@ def train(
             else:
                 log.warning("%s: step %d skipped, its gradient is not finite", task.name, step)
             step += 1
-            for name, value in {"loss": loss, "norm": norm, **figures}.items():
-                value = float(value)
-                if not math.isnan(value):
-                    total, count = sums.get(name, (0.0, 0))
-                    sums[name] = (total + value, count + 1)
-            counted += 1
+            meter.add({"loss": loss, "norm": norm, **figures})
             if first and step % rhythm.log == 0:
-                spent = (time.monotonic() - began) / counted
-                means = {name: total / count for name, (total, count) in sums.items()}
-                lines.write(step=step, rate=how.rate_at(step - 1), step_seconds=spent, **means)
-                began, sums, counted = time.monotonic(), {}, 0
+                lines.write(step=step, rate=how.rate_at(step - 1), **meter.means())
+                meter.reset()
             if step % rhythm.evaluate == 0 or step == how.steps:
-                if first:
-                    # compiled for training's shapes; here every batch is of another size
-                    with average.applied(module), accelerator.autocast(), torch.compiler.set_stance("force_eager"):
-                        module.eval()
-                        lines.write(step=step, held_out=task.evaluate(module, step))
-                        module.train()
-                accelerator.wait_for_everyone()
-                began, sums, counted = time.monotonic(), {}, 0
+                evaluate()
             if step % rhythm.save == 0 and step < end:
                 save()
         save()
     if stop.asked:
         raise KeyboardInterrupt(f"{task.name} stopped at step {step}")
     return {name: value.cpu() for name, value in average.values.items()}
+
+
+class Meter:
+    """Figures of the steps since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._began, self._steps = time.monotonic(), 0
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, figures: Figures) -> None:
+        """The figures of one more step; what is NaN does not count."""
+        self._steps += 1
+        for name, figure in figures.items():
+            value = float(figure)
+            if not math.isnan(value):
+                total, count = self._sums.get(name, (0.0, 0))
+                self._sums[name] = (total + value, count + 1)
+
+    def means(self) -> Figures:
+        """Mean of every figure, and seconds a step."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        return {"step_seconds": (time.monotonic() - self._began) / self._steps, **means}
 
 
 def _learn(wrapped: nn.Module, batches: list[dict[str, Any]], accelerator: Accelerator) -> tuple[Tensor, Figures]:
