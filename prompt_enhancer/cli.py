@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from prompt_enhancer.catalogue import BUNDLED, RECOMMENDED, installed, models_folder
+from prompt_enhancer.catalogue import BUNDLED, RECOMMENDED, damage, installed, models_folder
 from prompt_enhancer.enhance import enhance, release
 from prompt_enhancer.request import LANGUAGES, MAX_WORDS, EnhancedPrompt, EnhanceRequest, EnhancerError
 from prompt_enhancer.writer import missing
@@ -98,9 +98,11 @@ def remarks(result: EnhancedPrompt) -> str:
 
 
 def listed() -> str:
-    """The models that are there and those that can be had."""
+    """The models that are there and those that can be had; of the bundled one, whether it is whole."""
     there = installed()
     lines = [f"{name:<14} installed  {chosen.path}" for name, chosen in there.items()]
+    if BUNDLED.name in there and (reason := damage(BUNDLED)):
+        lines.append(f"{BUNDLED.name:<14} damaged    {reason}")
     if BUNDLED.name not in there:
         lines.append(f"{BUNDLED.name:<14} missing    it should lie in this program's assets folder")
     for known in RECOMMENDED:

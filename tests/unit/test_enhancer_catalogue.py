@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.downloads.catalogue import find_entry
-from prompt_enhancer import IdeaError, ModelError, catalogue
+from prompt_enhancer import IdeaError, ModelError, catalogue, cli
 from prompt_enhancer.catalogue import BUNDLED, BUNDLED_FILE, RECOMMENDED, Known, choose, damage, installed
 from prompt_enhancer.pictures import measure
 from prompt_enhancer.training.ideas import example
@@ -87,6 +87,14 @@ def test_a_damaged_download_is_seen(folder: Path) -> None:
     assert "not the file it should be" in damage(known)
     (folder / known.file).unlink()
     assert "cannot be read" in damage(known)
+
+
+def test_the_list_tells_of_a_damaged_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "damaged" not in cli.listed()
+    broken = tmp_path / BUNDLED_FILE.name
+    broken.write_bytes(BUNDLED_FILE.read_bytes()[:-1])
+    monkeypatch.setattr(catalogue, "BUNDLED_FILE", broken)
+    assert "demo           damaged    demo-enhancer.gguf has 4853471 bytes" in cli.listed()
 
 
 def test_pictures_are_measured(tmp_path: Path) -> None:

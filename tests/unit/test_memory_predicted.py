@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
@@ -14,45 +13,29 @@ from engine.memory.choose import layout, plan_clip
 from engine.memory.machine import GIB, Machine, Rates
 from engine.memory.plan import BASE_DEVICE, BASE_HOST, account
 from engine.memory.sizes import Work, guidance_passes, read_sizes
-from tests.make_checkpoint import SIZES, make_checkpoint
-from tests.memory_parts import TINY
+from tests.make_checkpoint import make_checkpoint
+from tests.memory_parts import ACCOUNT, TINY, WIDE
 
 SCRIPT = """
-import json, sys, threading, time
-import torch, diffusers, transformers
+import json, sys
+import diffusers, transformers
 from engine import MovaPipeline
 from engine.memory.plan import Plan
-
-def own():  # anonymous pages: what the system cannot take back by forgetting a file
-    return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
+from tests.memory_parts import watched
 
 MovaPipeline.from_pretrained(sys.argv[3])  # what the libraries hold once they have worked
-before, peak, done = own(), [0], threading.Event()
-
-def watch():
-    while not done.is_set():
-        peak[0] = max(peak[0], own())
-        time.sleep(0.002)
-
-watcher = threading.Thread(target=watch)
-watcher.start()
-pipe = MovaPipeline.from_pretrained(sys.argv[1], plan=Plan(**json.loads(sys.argv[2])))
-pipe("x", height=64, width=64, num_frames=5, num_inference_steps=3, seed=1)
-done.set()
-watcher.join()
-print(json.dumps([before, peak[0]]))
+with watched() as memory:
+    pipe = MovaPipeline.from_pretrained(sys.argv[1], plan=Plan(**json.loads(sys.argv[2])))
+    pipe("x", height=64, width=64, num_frames=5, num_inference_steps=3, seed=1)
+print(json.dumps(memory))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's own account of a process")
+@pytest.mark.skipif(not ACCOUNT.is_file(), reason="reads Linux's own account of a process")
 @pytest.mark.parametrize("choice", [("swap", "float32", 2), ("host", "float32", 0), ("host", "int8", 4)])
 def test_peak_memory_is_as_predicted(tmp_path, choice):
     experts, weights, residents = choice
-    wide = replace(
-        SIZES["wide"], video_dim=768, video_heads=6, video_layers=8, video_ffn=3072, audio_dim=384, audio_heads=6,
-        audio_layers=6, audio_ffn=1536, bridge_head=64,
-    )  # fmt: skip
-    folder = make_checkpoint(tmp_path / "model", wide)
+    folder = make_checkpoint(tmp_path / "model", WIDE)
     sizes, work = read_sizes(folder), Work(64, 64, 5, steps=3)
     machine = Machine("cpu", "x", 64 * GIB, 64 * GIB, 64 * GIB, 64 * GIB, 0, rates=Rates())
     plan = account(machine, sizes, work, ("cpu", "float32", weights, experts, 2, 2, "none"), residents)
