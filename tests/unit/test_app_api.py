@@ -137,9 +137,11 @@ def test_mcp_tools_do_what_v1_does(tmp_path: Path) -> None:
 
         tools = call("tools/list")["tools"]
         assert {tool["name"] for tool in tools} == {"submit", "status", "cancel", "result"}
-        made = call("tools/call", name="submit", arguments={"prompt": "a bell", "size": "96x64", "seed": 3})
+        asked = {"prompt": "a bell", "size": "96x64", "seed": 3, "step_cache": 0.1, "sound_steps": 2}
+        made = call("tools/call", name="submit", arguments=asked)
         video = json.loads(made["content"][0]["text"])
-        assert core.queue.get(video["id"]).spec.seed == 3
+        spec = core.queue.get(video["id"]).spec
+        assert (spec.seed, spec.step_cache, spec.sound_steps) == (3, 0.1, 2)
         status = call("tools/call", name="status", arguments={"id": video["id"]})
         assert json.loads(status["content"][0]["text"])["status"] == "queued"
         wrong = call("tools/call", name="submit", arguments={"prompt": "a", "size": "7x7"})
