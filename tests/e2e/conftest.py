@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.page_parts import RunningStudio, small_model
+from tests.e2e.page_parts import RunningStudio, started
 
 
 @pytest.fixture(scope="package")
@@ -38,9 +37,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """`python -m app.studio` on a folder of its own, with a model that makes a clip within seconds."""
-    folder: Path = tmp_path_factory.mktemp("studio")
-    running = RunningStudio(folder / "data", small_model(folder))
-    running.start()
+    running = started(tmp_path_factory.mktemp("studio"))
     yield running
     running.stop()
 

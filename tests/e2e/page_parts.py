@@ -114,6 +114,13 @@ class RunningStudio:
         return page
 
 
+def started(folder: Path) -> RunningStudio:
+    """A studio of its own in an empty folder, with the small model, running."""
+    studio = RunningStudio(folder / "data", small_model(folder))
+    studio.start()
+    return studio
+
+
 def ready(page: Any) -> None:
     """Waits until the page shows the state of the studio and the form as it was left."""
     page.wait_for_selector("#generate")

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import hub_server
-from tests.e2e.page_parts import RunningStudio, small_model, tab
-from tests.hub_server import Fault, LocalHub, model_files, serving
-
-NAME = "MOVA-360p"
+from tests.e2e.hub_parts import NAME, empty_home, local_hub
+from tests.e2e.page_parts import RunningStudio, started, tab
+from tests.hub_server import Fault, LocalHub, model_files
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LocalHub]:
-    """Serves a small model under the name of a real one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hub_server, "REPOSITORY", f"OpenMOSS-Team/{NAME}")
-        with serving(model_files(size=2**25)) as serve:  # slowly served it takes some seconds: time to press buttons
-            yield serve
+    with local_hub(model_files(size=2**25)) as hub:  # slowly served it takes some seconds: time to press buttons
+        yield hub
 
 
 @pytest.fixture(scope="module")
 def home(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A user's folder in which no model was ever fetched; the hub is the local one."""
-    folder: Path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("HF_", "MOVA_"))]:
-            patch.delenv(name)
-        patch.setenv("HF_ENDPOINT", hub.url)
-        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
-        yield folder / "data" / "mova-studio"
+    with empty_home(hub, tmp_path_factory.mktemp("home")) as home:
+        yield home
 
 
 @pytest.fixture(scope="module")
 def studio(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
-    folder = tmp_path_factory.mktemp("studio")
-    running = RunningStudio(folder / "data", small_model(folder))
-    running.start()
+    running = started(tmp_path_factory.mktemp("studio"))
     yield running
     running.stop()
 

@@ -22,7 +22,7 @@ from tests.e2e.page_parts import (
     number,
     picture,
     ready,
-    small_model,
+    started,
     tab,
     tile_count,
     wait_for_clip,
@@ -69,9 +69,7 @@ def test_the_frame_is_what_the_model_sees(page: Any, tmp_path: Path) -> None:
 
 
 def test_the_form_survives_reload_and_restart(browser: Any, tmp_path_factory: Any) -> None:
-    folder = tmp_path_factory.mktemp("draft")
-    studio = RunningStudio(folder / "data", small_model(folder))
-    studio.start()
+    studio = started(tmp_path_factory.mktemp("draft"))
     context = browser.new_context(locale="en-US")
     page = studio.open(context)
     fill_form(page, "words that must stay", seconds=1.5, seed="77")
@@ -269,9 +267,7 @@ def test_settings_doctor_and_log(page: Any, studio: RunningStudio) -> None:
 def test_the_memory_setting_is_explained_kept_and_used(browser: Any, tmp_path_factory: Any) -> None:
     from app.settings import SettingsFile
 
-    folder = tmp_path_factory.mktemp("memory")
-    studio = RunningStudio(folder / "data", small_model(folder))
-    studio.start()
+    studio = started(tmp_path_factory.mktemp("memory"))
     context = browser.new_context(locale="en-US")
     page = studio.open(context)
     tab(page, "settings")
@@ -279,7 +275,7 @@ def test_the_memory_setting_is_explained_kept_and_used(browser: Any, tmp_path_fa
     page.click("#memory input")
     page.click("[role=option]:has-text('none: the processor alone')", timeout=20_000)
     page.wait_for_function("() => /main memory/.test(document.querySelector('.planned').textContent)")
-    assert SettingsFile(folder / "data" / "settings.json").current.memory == "cpu"
+    assert SettingsFile(studio.data / "settings.json").current.memory == "cpu"
     page.reload()
     ready(page)
     tab(page, "settings")

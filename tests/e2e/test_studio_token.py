@@ -12,33 +12,24 @@ from typing import Any
 
 import pytest
 
-from tests import hub_server
+from tests.e2e.hub_parts import NAME, empty_home, local_hub
 from tests.e2e.page_parts import ROOT, RunningStudio, make_clip, ready, small_model, tab
-from tests.hub_server import LocalHub, model_files, serving
+from tests.hub_server import LocalHub, model_files
 
-NAME = "MOVA-360p"
 TOKEN = "hf_Vt7RkQwYx3LpNs"  # noqa: S105
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LocalHub]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hub_server, "REPOSITORY", f"OpenMOSS-Team/{NAME}")
-        with serving(model_files()) as serve:
-            serve.token = TOKEN
-            yield serve
+    with local_hub(model_files()) as hub:
+        hub.token = TOKEN
+        yield hub
 
 
 @pytest.fixture(scope="module")
 def home(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder: Path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("HF_", "MOVA_"))]:
-            patch.delenv(name)
-        patch.setenv("HF_ENDPOINT", hub.url)
-        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setenv("TMPDIR", str(folder))
+    with empty_home(hub, folder):
         yield folder
 
 
