@@ -172,7 +172,7 @@ def test_a_whole_training_streams_where_memory_is_short(
 ) -> None:
     """Samples in between, a stop and a resume; the checkpoint is that of a training with everything in place."""
     monkeypatch.setattr("engine.training.lora.run.cache_folder", lambda: home / "cache")
-    changes: dict[str, Any] = {"accumulate": 1, "frozen": "exact", "sample_every": 6, "steps": 8}
+    changes: dict[str, Any] = {"accumulate": 1, "frozen": "exact", "in_parts": "no", "sample_every": 6, "steps": 8}
     plain, lean = order(home, "stands", **changes), order(home, "streams", **changes)
     lean = replace(lean, memory=small_plan(lean))
     way = plan_training(lean, torch.device("cpu"))

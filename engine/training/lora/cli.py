@@ -43,7 +43,7 @@ HELP = {
     "precision": "float32 or bfloat16; auto takes what the device is good at",
     "accumulate": "parts of a batch computed one after the other, for less memory; 0 chooses",
     "frozen": "how the frozen model is held: exact, int8, or auto (8 bits only where it does not fit otherwise)",
-    "in_parts": "compute blocks some tokens at a time, for less memory: yes, no, or auto (only where needed)",
+    "in_parts": "compute blocks some tokens at a time, for less memory: yes, no, or auto (where needed)",
 }
 CHOICES = {
     "learn": tuple(LEARN),

@@ -138,8 +138,7 @@ def count_factors(shapes: Shapes, settings: LoraSettings) -> int:
 def make_train_plan(
     machine: Machine, sizes: ModelSizes, load: Load, settings: LoraSettings, device: str, dtype: str
 ) -> TrainPlan:
-    """The fastest way that fits; blocks in parts only where whole ones do not, 8-bit weights only where exact ones do
-    not. Where none fits, the leanest."""
+    """The fastest way that fits; 8-bit weights only where exact ones do not. Where none fits, the leanest."""
     ways = list(_ways(machine, sizes, load, settings, device, dtype))
     fitting = [w for w in ways if w.base.fits]
     exact = [w for w in fitting if w.base.weights == dtype]
@@ -151,10 +150,10 @@ def make_train_plan(
     return replace(best, why=sentence(best, machine, sizes, load), tight=ROOMY * needed > room(machine)[1])
 
 
-def _order(way: TrainPlan) -> tuple[bool, float, int, bool, bool, bool]:
+def _order(way: TrainPlan) -> tuple[float, bool, int, bool, bool, bool]:
     return (
-        way.in_parts,
         way.base.seconds,
+        way.in_parts,
         way.accumulate,
         way.to_host,
         way.base.experts != "device",
@@ -300,8 +299,7 @@ def sentence(way: TrainPlan, machine: Machine, sizes: ModelSizes, load: Load) ->
     parts = f", a batch of {load.batch} in {way.accumulate} parts" if way.accumulate > 1 else ""
     kept = ", states wait in main memory" if way.to_host else ""
     kept += ", blocks are computed in parts" if way.in_parts else ""
-    cost = f"; about {base.seconds:.3g} s a step" + (
-        "" if machine.shared else f", {base.ram / GIB:.0f} GB of main memory"
-    )
+    ram = "" if machine.shared else f"{base.ram / GIB:.0f} GB of main memory, "
+    cost = f"; {ram}about {base.seconds:.3g} s a step"
     tried = "" if base.fits else "; that is more than there is, and is tried all the same"
     return f"training needs {need}: {held}{parts}{kept}{cost}{tried}"

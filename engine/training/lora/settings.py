@@ -56,7 +56,7 @@ class LoraSettings:
         frozen: how the frozen model is held: "exact", "int8" (half of the memory, a little less true), or "auto", which
             takes 8 bits only where it does not fit otherwise.
         in_parts: blocks are computed a part of the tokens at a time, which takes a fraction of the memory and changes
-            rounding: "yes", "no", or "auto", which does so only where it does not fit otherwise.
+            rounding: "yes", "no", or "auto", which does so where it is the fastest that fits.
     """
 
     trigger: str = ""
