@@ -86,6 +86,19 @@ def test_a_streamed_training_in_parts_learns_the_same_and_reuses_its_slabs() -> 
     assert waiting.held == blocks * video  # slabs of one step
 
 
+def test_eight_bits_in_parts_are_whole_ones() -> None:
+    pipe = MovaPipeline.from_pretrained(TINY, plan=plan(weights="int8", **storage("pageable", 1)))
+    task, carrier, found = task_of(pipe), pipe.carrier, []
+    assert carrier.streamer is not None
+    for in_parts in (False, True):
+        streamer = TwoWayStreamer(carrier.networks, carrier.shared, carrier.streamer.layout, carrier.device)
+        with lean_blocks((pipe.high_noise, pipe.low_noise), streamer, None, in_parts), streamer.running():
+            found.append(gradients(task, 0)[1])
+    assert found[0].keys() == found[1].keys()
+    for name, slope in found[0].items():
+        torch.testing.assert_close(found[1][name], slope, rtol=1e-4, atol=1e-6 + 1e-5 * float(slope.abs().max()))
+
+
 def test_bfloat16_in_parts_is_as_near_to_float32_as_whole() -> None:
     def slopes(**how: bool) -> dict[str, torch.Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=how.pop("half", True)):
