@@ -1,11 +1,14 @@
 """The pictures of the studio in the docs, taken of the studio as it is, with clips that the bundled model makes then.
 
+Also a sheet of every tab: wide and on a phone, dark and light.
+
 python -m tests.pictures [--out docs/images]
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ PROMPTS = (
     "a big blue drum on the grass is struck quickly by a stick",
     "a red face in a grey studio says ah, slowly",
 )
+TABS = ("create", "library", "models", "train", "settings", "log")
+SHEET_HEIGHT = 450  # of every picture in a sheet
 BROWSER = ["--no-sandbox", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
 
 
@@ -46,6 +51,8 @@ def main() -> None:
             phone = opened(studio, browser, 390, 844)
             phone.wait_for_timeout(1500)
             take(phone, options.out / "studio-phone.png")
+            for name in TABS:
+                sheet(page, phone, name, options.out / f"tab-{name}.png")
         finally:
             browser.close()
             studio.stop()
@@ -58,9 +65,37 @@ def opened(studio: RunningStudio, browser: Any, width: int, height: int) -> Any:
 
 def take(page: Any, path: Path) -> None:
     """A screenshot in few colours: a third of the file, no difference to see."""
-    page.screenshot(path=path)
-    with Image.open(path, formats=["PNG"]) as shot:
-        shot.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    save(shot(page), path)
+
+
+def sheet(wide: Any, phone: Any, name: str, path: Path) -> None:
+    """One tab four times, side by side: wide and on a phone, each dark and light."""
+    shots = []
+    for page in (wide, phone):
+        tab(page, name)
+        for look in ("dark", "light"):
+            page.evaluate("look => window.studio.setTheme(look)", look)
+            page.wait_for_timeout(1500)  # pictures load, colours have changed
+            shots.append(shot(page))
+        page.evaluate("window.studio.setTheme('dark')")
+    shots = [
+        s.resize((round(s.width * SHEET_HEIGHT / s.height), SHEET_HEIGHT), Image.Resampling.LANCZOS) for s in shots
+    ]
+    whole = Image.new("RGB", (sum(s.width for s in shots), SHEET_HEIGHT))
+    left = 0
+    for one in shots:
+        whole.paste(one, (left, 0))
+        left += one.width
+    save(whole, path)
+
+
+def shot(page: Any) -> Image.Image:
+    with Image.open(io.BytesIO(page.screenshot()), formats=["PNG"]) as taken:
+        return taken.convert("RGB")
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1000} kB")
 
 
