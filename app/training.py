@@ -5,6 +5,9 @@ A run's folder says all there is to know, so that a studio that starts again fin
 
 Training and clips take turns on the card. While a training holds it, the queue starts no job; a training waits until
 the job that runs has ended. With "clips first" it makes way, with a checkpoint, whenever a clip waits.
+
+A training whose process was killed was interrupted: it goes on by itself from its checkpoint, at most twice, and not
+where it came to no new checkpoint since the last time. One that says why it ended has failed, and waits to be asked.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from app.errors import NotFound, WrongState
 from app.jobs import JobQueue
 from app.supervisor import Supervisor
 from app.training_clips import ClipFolders
-from app.training_form import KEEP_PROMPTS, Place, TrainingForm, arguments, command, environment, last_words
+from app.training_form import KEEP_PROMPTS, Place, TrainingForm, arguments, command, environment, last_words, says_why
 from engine.errors import MovaError, RequestError
 from engine.media import atomic_file
 from engine.training.lora.progress import CHECKPOINT, Progress, read_progress
@@ -41,8 +44,10 @@ RECORD, OUTPUT = "studio.json", "output.log"
 TICK = 0.5
 NEW_GROUP = 0x200  # Windows' CREATE_NEW_PROCESS_GROUP: so that it, and nobody else, hears Ctrl-Break
 SAME = 2.0  # seconds by which two tellings of when a process began may differ
+GOES_ON = 2  # times that an interrupted training goes on by itself
+CRASHED = 0xC0000000  # from here on, exit codes of Windows are those of processes that it ended itself
 
-State = Literal["waiting", "running", "stopping", "paused", "failed", "done"]
+State = Literal["waiting", "running", "stopping", "paused", "interrupted", "failed", "done"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class Record:
         form: as it was filled in. words: the command. created: seconds since the epoch.
         wanted: it shall run. finishing: only to write what it has learned.
         pid, born: of its process, and when that began. problem: why it failed, else "".
+        cuts: times that it was interrupted since the user last let it run.
+        cut_code: what its process ended with then, below 0 a signal; None where nobody knows.
+        cut_at: when its checkpoint was written, as it was then (ns); 0 where there was none.
     """
 
     form: dict[str, Any]
@@ -64,16 +72,24 @@ class Record:
     pid: int = 0
     born: float = 0.0
     problem: str = ""
+    cuts: int = 0
+    cut_code: int | None = None
+    cut_at: int = 0
 
 
 @dataclass
 class Run:
-    """One training. `process` is there where this studio started it; `told` once it was asked to stop."""
+    """One training.
+
+    Attributes:
+        process: where this studio started it. told: it was asked to stop. seen: this studio saw its process alive.
+    """
 
     folder: Path
     record: Record
     process: subprocess.Popen[bytes] | None = None
     told: bool = False
+    seen: bool = False
 
     @property
     def form(self) -> TrainingForm:
@@ -104,7 +120,7 @@ class Run:
             return "running" if r.wanted and not self.told else "stopping"
         if r.wanted:
             return "waiting"
-        return "done" if r.done else "failed" if r.problem else "paused"
+        return "done" if r.done else "failed" if r.problem else "interrupted" if r.cuts else "paused"
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,8 @@ class Shown:
     problem: str
     progress: Progress
     folder: Path = field(repr=False)
+    cuts: int = 0
+    cut_code: int | None = None
 
 
 class Trainings:
@@ -134,7 +152,9 @@ class Trainings:
         self._queue, self._supervisor = queue, supervisor
         self._lock = threading.RLock()
         self._runs = {run.folder.name: run for run in _found(self._root)}
-        self._holds = any(run.alive() for run in self._runs.values())
+        for run in self._runs.values():
+            run.seen = run.alive()
+        self._holds = any(run.seen for run in self._runs.values())
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         supervisor.gate = lambda: self._holds
@@ -162,7 +182,17 @@ class Trainings:
             runs = sorted(self._runs.values(), key=lambda run: -run.record.created)
             states = [(run, run.state(), run.record) for run in runs]
         return [
-            Shown(run.folder.name, run.form, state, r.finishing, r.problem, read_progress(run.folder), run.folder)
+            Shown(
+                run.folder.name,
+                run.form,
+                state,
+                r.finishing,
+                r.problem,
+                read_progress(run.folder),
+                run.folder,
+                r.cuts,
+                r.cut_code,
+            )
             for run, state, r in states
         ]
 
@@ -201,7 +231,7 @@ class Trainings:
     def pause(self, run_id: str) -> None:
         """Lets it stop after its step, with a checkpoint."""
         with self._lock:
-            self._get(run_id).note(wanted=False)
+            self._get(run_id).note(wanted=False, cuts=0)
 
     def go_on(self, run_id: str) -> None:
         """Lets it run from its last checkpoint. Raises `WrongState`: another one is at work."""
@@ -210,7 +240,7 @@ class Trainings:
             if run.record.done:
                 raise WrongState("this training is done")
             self._require_none_active(run)
-            run.note(wanted=True, finishing=False, problem="")
+            run.note(wanted=True, finishing=False, problem="", cuts=0)
 
     def finish(self, run_id: str) -> None:
         """Trains no more: what it has learned becomes the LoRA.
@@ -225,7 +255,7 @@ class Trainings:
             if not (run.folder / CHECKPOINT).is_file() and not run.alive():
                 raise WrongState("it has learned nothing yet")
             self._require_none_active(run)
-            run.note(wanted=True, finishing=True, problem="")
+            run.note(wanted=True, finishing=True, problem="", cuts=0)
             if run.alive():
                 self._ask_to_stop(run)
 
@@ -312,7 +342,7 @@ class Trainings:
                 start_new_session=os.name == "posix",  # Ctrl-C is for the studio, which then asks it to stop
                 creationflags=NEW_GROUP if sys.platform == "win32" else 0,
             )  # fmt: skip
-        run.told = False
+        run.told, run.seen = False, True
         run.note(pid=run.process.pid, born=psutil.Process(run.process.pid).create_time())
         log.info("training %s begins (process %d)", run.form.name, run.process.pid)
 
@@ -327,20 +357,40 @@ class Trainings:
                 os.kill(run.record.pid, signal.SIGTERM)
 
     def _has_ended(self, run: Run) -> None:
-        """Writes down how: done, stopped because it was asked to, or failed."""
+        """Writes down how: done, stopped because it was asked to, interrupted, or failed."""
         code = run.process.wait() if run.process is not None else None
         whole = code == 0 or (code is None and read_progress(run.folder).file is not None)
-        asked, run.process, run.told = run.told, None, False
+        asked, seen, run.process, run.told, run.seen = run.told, run.seen, None, False, False
+        text = _text(run.folder / OUTPUT)
         if whole:
             log.info("training %s is done", run.form.name)
-            run.note(pid=0, done=True, wanted=False, finishing=False, problem="")
-        elif asked or code is None:  # without a code it was another studio's: stopped by it, or with the machine
+            run.note(pid=0, done=True, wanted=False, finishing=False, problem="", cuts=0)
+        elif asked or not seen:  # it ended while no studio looked: with the machine, or stopped by the last studio
             run.note(pid=0)
+        elif says_why(text) if code is None else 0 < code < CRASHED and (os.name == "posix" or says_why(text)):
+            said = last_words(text)
+            log.warning("training %s failed (exit code %s): %s", run.form.name, code, said)
+            run.note(pid=0, wanted=False, finishing=False, problem=said or f"ended by exit code {code}")
         else:
-            said = last_words((run.folder / OUTPUT).read_text(encoding="utf-8", errors="replace"))
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            log.warning("training %s failed (%s): %s", run.form.name, how, said)
-            run.note(pid=0, wanted=False, finishing=False, problem=said if code > 0 and said else f"ended by {how}")
+            _was_interrupted(run, code)
+
+
+def _was_interrupted(run: Run, code: int | None) -> None:
+    """Lets a killed training go on where that may help: not too often, and not where the last time came to nothing."""
+    r, path = run.record, run.folder / CHECKPOINT
+    saved = path.stat().st_mtime_ns if path.is_file() else 0
+    goes_on = r.wanted and r.cuts < GOES_ON and (r.cuts == 0 or saved != r.cut_at)
+    log.warning("training %s was interrupted (%s); %s", run.form.name, code, "goes on" if goes_on else "waits")
+    run.note(
+        pid=0, wanted=goes_on, finishing=goes_on and r.finishing, cuts=r.cuts + 1, cut_code=code, cut_at=saved
+    )  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    """Of a file that may not be there."""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _found(root: Path) -> list[Run]:

@@ -187,6 +187,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, **ours, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
+def says_why(text: str) -> bool:
+    """Whether a training that ended said why: its own error, or Python's. One that was killed says nothing."""
+    return any(line.startswith(("train: ", "Traceback (most recent call last)")) for line in text.splitlines())
+
+
 def last_words(text: str) -> str:
     """Why a training ended, as it said itself: its own error, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

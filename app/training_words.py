@@ -91,6 +91,18 @@ TRAINING_WORDS: dict[str, tuple[str, str]] = {
     "train_waits_job": ("Waits until the clip that is being made is done", "等待当前视频生成完毕"),
     "train_stopping": ("Stopping after this step", "完成当前步后停止"),
     "train_paused_at": ("Paused at step {step} of {steps}", "已暂停于第 {step} 步，共 {steps} 步"),
+    "train_interrupted_at": ("Interrupted at step {step} of {steps}", "已中断于第 {step} 步，共 {steps} 步"),
+    "train_cut_goes_on": (
+        "It was interrupted ({how}) and goes on by itself from its last checkpoint.",
+        "训练已中断（{how}），将从最近的检查点自动继续。",
+    ),
+    "train_cut_waits": (
+        "It was interrupted {count} times ({how}) and does not go on by itself. “Go on” begins at its last checkpoint.",
+        "训练已中断 {count} 次（{how}），不再自动继续。点击“继续”可从最近的检查点恢复。",
+    ),
+    "train_cut_signal": ("signal {code}", "信号 {code}"),
+    "train_cut_exit": ("exit code {code}", "退出代码 {code}"),
+    "train_cut_unknown": ("its process was ended", "进程被终止"),
     "train_failed": ("Failed", "失败"),
     "train_done": ("Done", "完成"),
     "train_picture_loss": ("picture", "画面"),

@@ -180,9 +180,9 @@ def _run(one: Shown, language: str, job_runs: bool) -> Answer:
         "id": one.id,
         "name": one.form.name,
         "trigger": one.form.trigger,
-        "state": one.state,
+        "state": "paused" if one.state == "interrupted" else one.state,  # the same can be done about either
         "text": _stage_words(one, language, job_runs),
-        "problem": one.problem,
+        "problem": one.problem or _interruption(one, language),
         "share": min(1.0, p.step / steps),
         "step": p.step,
         "steps": steps,
@@ -211,9 +211,24 @@ def _stage_words(one: Shown, language: str, job_runs: bool) -> str:
         return say(language, f"train_stage_{p.stage if p.stage in ('load', 'finish') else 'load'}")
     if one.state == "waiting":
         return say(language, "train_waits_job" if job_runs else "train_waits")
-    if one.state == "paused":
-        return say(language, "train_paused_at", step=p.step, steps=p.steps or one.form.steps)
+    if one.state in ("paused", "interrupted"):
+        return say(language, f"train_{one.state}_at", step=p.step, steps=p.steps or one.form.steps)
     return say(language, f"train_{one.state}")
+
+
+def _interruption(one: Shown, language: str) -> str:
+    """What interrupted a training, and whether it goes on by itself; "" where nothing did."""
+    if not one.cuts or one.state in ("done", "failed"):
+        return ""
+    if one.cut_code is None:
+        how = say(language, "train_cut_unknown")
+    elif one.cut_code < 0:
+        how = say(language, "train_cut_signal", code=-one.cut_code)
+    else:
+        how = say(language, "train_cut_exit", code=one.cut_code)
+    return say(
+        language, "train_cut_waits" if one.state == "interrupted" else "train_cut_goes_on", how=how, count=one.cuts
+    )
 
 
 def _curve(one: Shown, name: str) -> list[tuple[int, float]]:
