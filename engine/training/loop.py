@@ -170,6 +170,8 @@ def train(
     groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
     prepare: Callable[[nn.Module], None] | None = None,
     split: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None,
+    evaluate_together: bool = False,
+    make_optimizer: Callable[[list[dict[str, Any]], Optimization], torch.optim.Optimizer] | None = None,
 ) -> dict[str, Tensor]:
     """Trains to ``how.steps``, from the checkpoint in ``folder`` if there is one.
 
@@ -178,6 +180,8 @@ def train(
         until: stop at this step instead, with a checkpoint (a run in parts).
         groups: optimizer groups of the module; a group's ``scale`` multiplies its learning rate.
         prepare: called with the module before the optimizer is made.
+        evaluate_together: every process evaluates, since a network is shared out among them; the first one writes.
+        make_optimizer: of groups; None is `adamw`.
         split: cuts a batch into some that are computed one after the other; their losses and figures add up to its own.
 
     Returns:
@@ -193,13 +197,8 @@ def train(
     module = task.module.to(accelerator.device)
     if prepare is not None:
         prepare(module)
-    optimizer = torch.optim.AdamW(
-        groups(module) if groups else [{"params": list(module.parameters())}],
-        lr=how.rate,
-        betas=how.betas,
-        weight_decay=how.decay,
-        fused=accelerator.device.type in ("cpu", "cuda"),
-    )
+    grouped = groups(module) if groups else [{"params": list(module.parameters())}]
+    optimizer = (make_optimizer or adamw)(grouped, how)
     scales = [float(g.get("scale", 1.0)) for g in optimizer.param_groups]
     average, step = Average(module), 0
     if path.is_file():
@@ -214,20 +213,23 @@ def train(
         accelerator.wait_for_everyone()
         if first:
             checkpoint.write_atomically(path, _state(step, module, optimizer, average))
+        accelerator.wait_for_everyone()
 
     def evaluate() -> None:
-        if first:
+        if first or evaluate_together:
             # compiled for training's shapes; here every batch is of another size
             with average.applied(module), accelerator.autocast(), torch.compiler.set_stance("force_eager"):
                 module.eval()
-                lines.write(step=step, held_out=task.evaluate(module, step))
+                found = task.evaluate(module, step)
+                if first:
+                    lines.write(step=step, held_out=found)
                 module.train()
         accelerator.wait_for_everyone()
         meter.reset()
 
     with Stop() as stop:
         module.train()
-        while step < end and not stop.asked:
+        while step < end and not _asked(stop, accelerator):
             task.before_step(step, average)
             batch = {
                 k: v.to(accelerator.device) if isinstance(v, Tensor) else v
@@ -256,6 +258,22 @@ def train(
     if stop.asked:
         raise KeyboardInterrupt(f"{task.name} stopped at step {step}")
     return {name: value.cpu() for name, value in average.values.items()}
+
+
+def adamw(groups: list[dict[str, Any]], how: Optimization) -> torch.optim.Optimizer:
+    """torch's own, in one kernel where there is one."""
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=how.rate, betas=how.betas, weight_decay=how.decay, fused=fused)
+
+
+def _asked(stop: Stop, accelerator: Accelerator) -> bool:
+    """Whether any process was asked to stop: all of them stop at the same step, or none could go on."""
+    if accelerator.num_processes == 1:
+        return stop.asked
+    told = torch.tensor(float(stop.asked), device=accelerator.device)
+    asked = bool(accelerator.reduce(told, "sum"))
+    stop.asked = stop.asked or asked
+    return asked
 
 
 class Meter:

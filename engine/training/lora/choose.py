@@ -13,14 +13,15 @@ from engine.memory.machine import GIB, Machine, detect
 from engine.memory.sizes import read_sizes
 from engine.profile import read_profile
 from engine.timing import nearest_frame_count
-from engine.training.lora.memory import TrainPlan, load_of, make_train_plan
+from engine.training.lora.memory import TrainPlan, load_of, make_sharded_plan, make_train_plan
+from engine.training.lora.optimizer import choose_optimizer
 from engine.training.lora.progress import RUN
 from engine.training.lora.settings import LoraSettings
 
 if TYPE_CHECKING:
     from engine.training.lora.run import LoraOrder
 
-BEFORE = {"frozen": "exact", "accumulate": 1, "in_parts": "no"}  # of runs that wrote nothing down
+BEFORE = {"frozen": "exact", "accumulate": 1, "in_parts": "no", "optimizer": "adamw"}  # of runs that wrote nothing down
 SHORTER, LONGEST = 0.5, 60  # seconds between lengths that are tried, and how many
 
 
@@ -34,10 +35,16 @@ def plan_training(order: LoraOrder, device: torch.device, world: int = 1) -> Tra
         return None
     known = _known(order)
     settings = order.settings if not known else replace(order.settings, **{**BEFORE, **known.get("memory", {})})
+    settings = replace(settings, optimizer=choose_optimizer(settings.optimizer, device))
     machine = detect(str(device), None if order.memory is None else int(order.memory * GIB))
     machine = replace(machine, ram_free=machine.ram_free // world, pin_limit=machine.pin_limit // world)
     frames = order.frames or known.get("format", {}).get("frames") or read_profile(order.model).frames
     found = _plan(order, settings, machine, device, world, frames)
+    stands = found.base.fits and found.base.plain and not found.to_host and not found.in_parts
+    if order.shard == "yes" or (order.shard == "auto" and world > 1 and not stands and may_shard(settings)):
+        shared = _plan(order, settings, machine, device, world, frames, world)
+        if shared.base.fits or order.shard == "yes":
+            return shared
     if found.base.fits:
         return found
     shorter = [nearest_frame_count(round(n * SHORTER * read_profile(order.model).fps)) for n in range(1, LONGEST)]
@@ -60,20 +67,35 @@ def shortened(order: LoraOrder, way: TrainPlan | None) -> int | None:
     return known or (way.frames if way is not None and way.frames else None)
 
 
+def may_shard(settings: LoraSettings) -> bool:
+    """Whether nothing that the frozen model's shares exclude was asked for."""
+    return settings.frozen != "int8" and settings.in_parts != "yes"
+
+
 def weights_dtype(settings: LoraSettings, device: torch.device) -> torch.dtype:
     """The frozen weights: half of the memory on a card; on a processor float32, as they are used in sampling."""
     return torch.float32 if device.type == "cpu" else choose_precision(settings.precision, device)
 
 
 def _plan(
-    order: LoraOrder, settings: LoraSettings, machine: Machine, device: torch.device, world: int, frames: int
+    order: LoraOrder,
+    settings: LoraSettings,
+    machine: Machine,
+    device: torch.device,
+    world: int,
+    frames: int,
+    shards: int = 1,
 ) -> TrainPlan:
     profile, sizes = read_profile(order.model), read_sizes(order.model)
     width, height = order.size or profile.sizes[0]
     dtype = str(weights_dtype(settings, device)).removeprefix("torch.")
     clip = width, height, frames, profile.fps
     load = load_of(order.model, sizes, clip, settings, world, device.type == "cpu", dtype)
-    return make_train_plan(machine, sizes, load, settings, str(device), dtype)
+    if shards > 1:
+        found = make_sharded_plan(machine, sizes, load, settings, str(device), dtype, shards)
+    else:
+        found = make_train_plan(machine, sizes, load, settings, str(device), dtype)
+    return replace(found, optimizer=settings.optimizer)
 
 
 def _known(order: LoraOrder) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RequestError
-from engine.training.lora.settings import FROZEN, IN_PARTS, LEARN, MODULES, PRECISIONS, LoraSettings
+from engine.training.lora.settings import FROZEN, IN_PARTS, LEARN, MODULES, OPTIMIZERS, PRECISIONS, LoraSettings
 
 if TYPE_CHECKING:
     from engine.training.lora.run import LoraOrder
@@ -44,13 +44,16 @@ HELP = {
     "accumulate": "parts of a batch computed one after the other, for less memory; 0 chooses",
     "frozen": "how the frozen model is held: exact, int8, or auto (8 bits only where it does not fit otherwise)",
     "in_parts": "compute blocks some tokens at a time, for less memory: yes, no, or auto (where needed)",
+    "optimizer": "adamw, adamw8bit (moments in 8 bits, needs bitsandbytes), or auto (8 bits on a card that has it)",
 }
+SHARD = ("auto", "no", "yes")
 CHOICES = {
     "learn": tuple(LEARN),
     "modules": tuple(MODULES),
     "precision": PRECISIONS,
     "frozen": FROZEN,
     "in_parts": IN_PARTS,
+    "optimizer": OPTIMIZERS,
 }
 
 
@@ -73,6 +76,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--memory", type=float, help="GB of the card to count on; all that is free where not given")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--shard", choices=SHARD, default="auto",
+        help="with several processes, each holds a share of the frozen model; auto: where it does not fit otherwise",
+    )  # fmt: skip
     for setting in fields(LoraSettings):
         default = None if setting.default is MISSING else setting.default
         name = "--" + setting.name.replace("_", "-")
@@ -106,6 +113,7 @@ def run(options: argparse.Namespace) -> None:
         sample_prompts=tuple(options.sample_prompt),
         device=options.device,
         memory=options.memory,
+        shard=options.shard,
     )
     if options.plan:
         print(json.dumps(_plan(order)))

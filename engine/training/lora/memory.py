@@ -14,10 +14,11 @@ from engine.memory.machine import GIB, Machine
 from engine.memory.plan import BASE_DEVICE, BASE_HOST, ITEMS, Plan, activations, room, slab_bytes, spread
 from engine.memory.sizes import TEXT_TOKENS, ModelSizes, Work
 from engine.training.lora.graph import graph_bytes, read_configs
+from engine.training.lora.optimizer import MOMENTS
 from engine.training.lora.settings import LoraSettings
 from engine.weights import WEIGHT_STEM, stored_shapes, weight_files
 
-FACTOR_BYTES = 16  # value, two moments, average; float32
+FACTOR_BYTES = 8  # value and average, float32; the optimizer's moments come to it
 MORE_BYTES = 4  # a gradient, of the expert whose turn it is; a copy, while the averages are looked at
 PASSES = 4.0  # a step in forward passes: forward, once more, and a gradient that costs two
 IN_PARTS = 0.1  # of a pass: in parts, what is before attention is computed a third time
@@ -44,6 +45,7 @@ class TrainPlan:
         why: one sentence.
         frames: the longest clips that fit, where the ones asked for do not; 0 where they do, or none would.
         tight: main memory has no room for what an allocator likes to keep.
+        shards: processes among which the frozen model is shared out, see sharded.py.
     """
 
     base: Plan
@@ -54,6 +56,8 @@ class TrainPlan:
     why: str = ""
     frames: int = 0
     tight: bool = False
+    shards: int = 1
+    optimizer: str = "adamw"
 
     @property
     def plain(self) -> bool:
@@ -71,6 +75,7 @@ class Load:
         factors: numbers that learn. idle: those of the expert whose turn it is not.
         graph: bytes that the gradient of a joint block takes for one clip, float32; see `graph_bytes`.
         parts: the same where it is computed in parts, in the precision of the blocks.
+        moments: bytes that the optimizer keeps for each number that learns.
     """
 
     work: Work
@@ -79,6 +84,7 @@ class Load:
     graph: int
     parts: int = 0
     idle: int = 0
+    moments: float = MOMENTS["adamw"]
 
 
 def load_of(
@@ -122,7 +128,8 @@ def load_from(
     parts = graph_bytes(configs, tokens, grid, settings.rank, text, products, dtype, True)
     factors = {part: count_factors(shapes[part], settings) for part in settings.parts}
     idle = min(factors.get(HIGH, 0), factors.get(LOW, 0))
-    return Load(work, settings.batch // world, sum(factors.values()), whole, parts, idle)
+    moments = MOMENTS.get(settings.optimizer, MOMENTS["adamw"])
+    return Load(work, settings.batch // world, sum(factors.values()), whole, parts, idle, moments)
 
 
 def count_factors(shapes: Shapes, settings: LoraSettings) -> int:
@@ -146,6 +153,23 @@ def make_train_plan(
         best = min(exact or fitting, key=_order)
     else:
         best = min(ways, key=lambda w: (_excess(w.base, machine), *_order(w)))
+    needed = best.base.vram + best.base.ram if machine.shared else best.base.ram
+    return replace(best, why=sentence(best, machine, sizes, load), tight=ROOMY * needed > room(machine)[1])
+
+
+def make_sharded_plan(
+    machine: Machine, sizes: ModelSizes, load: Load, settings: LoraSettings, device: str, dtype: str, shards: int
+) -> TrainPlan:
+    """The same where the frozen model is shared out over `shards` processes; blocks are whole, weights exact."""
+    counts = [n for n in range(1, load.batch + 1) if load.batch % n == 0]
+    ways = [
+        account(
+            machine, sizes, load, replace(start(device, dtype, dtype, "device", n, not machine.shared), shards=shards)
+        )
+        for n in ([settings.accumulate] if settings.accumulate else counts)
+    ]
+    fitting = [w for w in ways if w.base.fits]
+    best = min(fitting, key=_order) if fitting else min(ways, key=lambda w: _excess(w.base, machine))
     needed = best.base.vram + best.base.ram if machine.shared else best.base.ram
     return replace(best, why=sentence(best, machine, sizes, load), tight=ROOMY * needed > room(machine)[1])
 
@@ -235,6 +259,8 @@ def account(
     if base.experts == "device":
         base = replace(base, ring=0)
         on_device = both + ends + item * sizes.ends
+        if way.shards > 1:  # and two blocks as a whole: the one that computes, and the next
+            on_device += both // way.shards - both + 2 * largest
     else:
         stay = spread(sizes.layers, residents)
         streamed = sizes.layers - len(stay)
@@ -258,6 +284,8 @@ def account(
     rates = machine.rates
     rate = min(rates.disk, rates.pageable) if mapped else rates.pageable if base.pageable else rates.pinned
     copies = 2 * way.accumulate * streamed * largest / rate
+    if way.shards > 1:  # there and back again through every block of one expert, at the pace of the cards' link
+        copies = 2 * way.accumulate * (both // 2) * (1 - 1 / way.shards) / rates.pinned
     seconds = max(compute, copies) if base.ring > 1 or not streamed else compute + copies
     seconds += 2 * way.accumulate * sizes.layers * states / rates.pinned if way.to_host else 0.0
     base = replace(base, vram=vram, ram=BASE_HOST + host, seconds=seconds)
@@ -266,7 +294,7 @@ def account(
 
 def factor_bytes(load: Load) -> tuple[int, int]:
     """What factors take in a step, and while the averages are looked at; by then there are gradients of all."""
-    whole = (FACTOR_BYTES + MORE_BYTES) * load.factors
+    whole = int((FACTOR_BYTES + load.moments + MORE_BYTES) * load.factors)
     return whole - MORE_BYTES * load.idle, whole + MORE_BYTES * load.factors
 
 
@@ -293,6 +321,8 @@ def sentence(way: TrainPlan, machine: Machine, sizes: ModelSizes, load: Load) ->
     need = f"about {(base.vram + base.ram if machine.shared else base.vram) / GIB:.1f} GB"
     if base.experts == "device":
         held = f"the frozen model{eight} stands in {where}"
+        if way.shards > 1:
+            held = f"the frozen model is shared out over {way.shards} processes, in {where} each"
     else:
         held = f"{base.residents} of {sizes.layers} layers of the frozen model{eight} stay in {where}"
         held += ", the others stream from its files" if base.mapped else ", the others stream"

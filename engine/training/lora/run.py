@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,7 @@ from engine.lora.keys import PART_FOLDERS
 from engine.lora.library import Entry, Library, safe_name
 from engine.media import atomic_file, write_clip
 from engine.models import rope
+from engine.output import MovaOutput
 from engine.pipeline import MovaPipeline
 from engine.profile import ModelProfile
 from engine.training import checkpoint
@@ -38,8 +40,10 @@ from engine.training.lora.card import card_text, metadata_of
 from engine.training.lora.choose import plan_training, shortened, weights_dtype
 from engine.training.lora.clips import ClipSet, Format, format_of, scan
 from engine.training.lora.memory import TrainPlan
+from engine.training.lora.optimizer import make_eight_bit
 from engine.training.lora.progress import CHECKPOINT, LOG, RUN, SAMPLES, tell
 from engine.training.lora.settings import LoraSettings
+from engine.training.lora.sharded import check_shard, same_everywhere, share_out, take_over_fsdp, wanted_by_any
 from engine.training.lora.streamed import Frozen
 from engine.training.lora.task import Levels, LoraObjective, LoraTask
 
@@ -61,6 +65,8 @@ class LoraOrder:
         sample_prompts: what is looked at while it trains; empty takes two of the captions.
         device: "auto", "cpu", ...
         memory: GB of the device to count on; None is all that is free.
+        shard: with several processes each holds a share of the frozen model: "yes", "no", or "auto", where it does not
+            stand on each device as it is.
     """
 
     data: Path
@@ -74,6 +80,7 @@ class LoraOrder:
     sample_prompts: tuple[str, ...] = ()
     device: str = "auto"
     memory: float | None = None
+    shard: str = "auto"
 
     @property
     def folder(self) -> Path:
@@ -113,10 +120,12 @@ def train_lora(
     keep_memory()
     device = choose_device(order.device)
     settings = order.settings
+    order = replace(order, shard=take_over_fsdp(order.shard))
     accelerator = accelerator or make_accelerator(device, settings.precision)
     if settings.batch % accelerator.num_processes:
         world = accelerator.num_processes
         raise RequestError(f"a batch of {settings.batch} cannot be shared by {world} processes; use {world} or more")
+    check_shard(order.shard, settings, accelerator.num_processes, device)
     with _alone(order.folder) if accelerator.is_main_process else nullcontext():
         return _train(order, device, accelerator, library, 0 if finish else until, finish)
 
@@ -129,7 +138,7 @@ def _train(
     until: int | None,
     finish: bool,
 ) -> LoraResult | None:
-    settings, rank, world = order.settings, accelerator.process_index, accelerator.num_processes
+    settings, world = order.settings, accelerator.num_processes
     place = device if device.type == "cpu" else accelerator.device  # with several processes accelerate says cpu:0
     folder, first = order.folder, accelerator.is_main_process
     if finish and not (folder / CHECKPOINT).is_file():
@@ -149,8 +158,7 @@ def _train(
         log.info("%s", way.why)
         if way.tight:
             give_memory_back()
-    plan = None if way is None or way.plain else way.base
-    pipe = MovaPipeline.from_pretrained(order.model, weights_dtype(settings, device), place, plan)
+    pipe, shared = _load(order, device, place, way), way is not None and way.shards > 1
     form = format_of(order.model, order.size, order.frames)
     clips = scan(order.data, form, settings.trigger)
     for name, why in clips.left_out:
@@ -160,18 +168,33 @@ def _train(
     encoders = _encoders(order.model, pipe)
     if first:
         _claim(folder, order, clips, form, encoders.digests.towers, way)
+    same_everywhere(accelerator, f"clips in {order.data}", clips.digest)
+    same_everywhere(accelerator, f"run in {folder}", (folder / CHECKPOINT).is_file())
     cache = store.Cache(cache_folder() / "lora-clips")
+    # of one machine: others may have a cache of their own
+    share = accelerator.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", world))
     old = order.old_prompts if settings.keep > 0 else ()
     with pipe.carrier.pictures(), pipe.carrier.text():
-        store.encode_clips(clips.pieces, form, encoders, cache, (rank, world), progress)
+        store.encode_clips(clips.pieces, form, encoders, cache, share, progress)
         store.encode_blank(form, encoders, cache)
         for text in ("", *old):
             store.encode_caption(text, encoders, cache)
-    _make_old(old, form, encoders, pipe, cache, settings.seed, (rank, world), progress)
+    grown = _grow(order, pipe)
+    missing = {
+        i for i, p in enumerate(old) if cache.get(_old_key(p, i, form, encoders, pipe.profile, settings.seed)) is None
+    }
+    if shared:
+        encoders.text_encoder.to("cpu")
+        share_out(pipe, grown, place)
+        missing = wanted_by_any(accelerator, missing)  # all make each one together
+    else:
+        missing = {i for i in missing if i % share[1] == share[0]}
+    with grown.off():
+        _make_old(old, missing, form, encoders, pipe, cache, settings.seed, progress)
     accelerator.wait_for_everyone()
 
     frozen = Frozen(pipe, way)
-    task, grown = _task(order, pipe, form, clips, encoders, cache, accelerator, frozen)
+    task = _task(order, pipe, form, clips, encoders, cache, accelerator, frozen, grown)
     width = int(pipe.high_noise.config.video["dim"])
     how, objective = settings.optimization(width), task.objective
     parts = settings.accumulate if way is None else way.accumulate
@@ -179,7 +202,8 @@ def _train(
     with frozen.carried():
         average = train(
             task, how, folder, settings.rhythm(), accelerator, until, groups=lambda _: objective.groups(),
-            split=(lambda batch: task.split(batch, parts)) if parts > 1 else None,
+            split=(lambda batch: task.split(batch, parts)) if parts > 1 else None, evaluate_together=shared,
+            make_optimizer=make_eight_bit if way is not None and way.optimizer == "adamw8bit" else None,
         )  # fmt: skip
     whole = until is None or until >= settings.steps
     if not first or not (whole or finish):
@@ -212,6 +236,26 @@ def make_accelerator(device: torch.device, precision: str) -> Accelerator:
     # a step trains one expert, so that the other's factors get no gradient
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision="bf16" if half else "no", cpu=device.type == "cpu", kwargs_handlers=[unused])
+
+
+def _load(order: LoraOrder, device: torch.device, place: torch.device, way: TrainPlan | None) -> MovaPipeline:
+    """The model, where training wants it; what will be shared out stays on the CPU, mapped from its files."""
+    dtype, shared = weights_dtype(order.settings, device), way is not None and way.shards > 1
+    plan = None if way is None or way.plain else way.base
+    pipe = MovaPipeline.from_pretrained(order.model, dtype, torch.device("cpu") if shared else place, plan)
+    if shared:
+        for network in (pipe.video_vae, pipe.audio_vae, pipe.text_encoder):
+            network.to(place)
+    return pipe
+
+
+def _grow(order: LoraOrder, pipe: MovaPipeline) -> Grown:
+    """Fresh factors on the model."""
+    from engine.lora.job import stack_of
+
+    s = order.settings
+    wanted: Callable[[str, str], bool] = lambda part, module: part in s.parts and s.takes(module)  # noqa: E731
+    return stack_of(pipe).grow(s.rank, s.scale_alpha, wanted, s.seed)
 
 
 def _encoders(model: Path, pipe: MovaPipeline) -> store.Encoders:
@@ -254,7 +298,7 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
     if way is not None:
         said["memory"] = {
             "frozen": "exact" if way.base.weights == way.base.dtype else way.base.weights, "accumulate": way.accumulate,
-            "in_parts": "yes" if way.in_parts else "no",
+            "in_parts": "yes" if way.in_parts else "no", "optimizer": way.optimizer,
         }  # fmt: skip
     with atomic_file(path) as part:
         part.write_text(json.dumps(said, indent=2), encoding="utf-8")
@@ -262,27 +306,25 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
 
 def _make_old(
     prompts: tuple[str, ...],
+    missing: set[int],
     form: Format,
     encoders: store.Encoders,
     pipe: MovaPipeline,
     cache: store.Cache,
     seed: int,
-    share: tuple[int, int],
-    progress: store.Progress | None,
+    progress: store.Progress,
 ) -> None:
-    """One clip of each prompt, made by the model as it is: what it shall not forget."""
-    for i in range(share[0], len(prompts), share[1]):
+    """One clip of each prompt that is missing, made by the model as it is: what it shall not forget."""
+    for n, i in enumerate(sorted(missing), 1):
+        made = pipe(
+            prompts[i], width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
+            num_inference_steps=pipe.profile.steps, guidance_scale=pipe.profile.guidance,
+            video_shift=pipe.profile.video_shift, audio_shift=pipe.profile.audio_shift,
+            seed=seed * SEEDS_APART + i, output_type="latent",
+        )  # fmt: skip
         key = _old_key(prompts[i], i, form, encoders, pipe.profile, seed)
-        if cache.get(key) is None:
-            made = pipe(
-                prompts[i], width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
-                num_inference_steps=pipe.profile.steps, guidance_scale=pipe.profile.guidance,
-                video_shift=pipe.profile.video_shift, audio_shift=pipe.profile.audio_shift,
-                seed=seed * SEEDS_APART + i, output_type="latent",
-            )  # fmt: skip
-            cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
-        if progress:
-            progress("keep", i // share[1] + 1, -(-len(prompts) // share[1]))
+        cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
+        progress("keep", n, len(missing))
     _forget_tables()
 
 
@@ -306,18 +348,18 @@ def _task(
     cache: store.Cache,
     accelerator: Accelerator,
     frozen: Frozen,
-) -> tuple[LoraTask, Grown]:
-    from engine.lora.job import stack_of
-
+    grown: Grown,
+) -> LoraTask:
     s, profile = order.settings, pipe.profile
-    wanted: Callable[[str, str], bool] = lambda part, module: part in s.parts and s.takes(module)  # noqa: E731
-    grown = stack_of(pipe).grow(s.rank, s.scale_alpha, wanted, s.seed)
 
     def mean(value: torch.Tensor) -> torch.Tensor:
         return accelerator.reduce(value, "mean")
 
     latent_fps = pipe.latent_fps(form.fps)
     objective = LoraObjective(pipe.high_noise, pipe.low_noise, grown, s, latent_fps, mean).to(accelerator.device)
+    objective.kept_everywhere = (
+        frozen.way is not None and frozen.way.shards > 1 and s.keep > 0 and bool(order.old_prompts)
+    )
     if accelerator.device.type != "cpu" and not frozen.lean:
         for expert in (pipe.high_noise, pipe.low_noise):
             expert.gradient_checkpointing = True
@@ -336,8 +378,11 @@ def _task(
         old.append(store.Example(made["video"], made["audio"], None, text))
     blank = store.take(cache, store.blank_key(form, eyes))["condition"]
     empty = store.take(cache, store.text_key("", reader))["text"]
-    sampler = Sampler(pipe, form, sample_prompts(order, clips), order.folder / SAMPLES, s.seed, frozen.left)
-    return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None), grown
+    sampler = Sampler(
+        pipe, form, sample_prompts(order, clips), order.folder / SAMPLES, s.seed, frozen.left,
+        accelerator.is_main_process,
+    )  # fmt: skip
+    return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None)
 
 
 def sample_prompts(order: LoraOrder, clips: ClipSet) -> tuple[str, ...]:
@@ -347,7 +392,11 @@ def sample_prompts(order: LoraOrder, clips: ClipSet) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4, made within `apart`."""
+    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4, made within `apart`.
+
+    Attributes:
+        writes: this process decodes and writes them; others only help to compute.
+    """
 
     pipe: MovaPipeline
     form: Format
@@ -355,6 +404,7 @@ class Sampler:
     folder: Path
     seed: int
     apart: Callable[[], AbstractContextManager[None]] = nullcontext
+    writes: bool = True
 
     def __call__(self, step: int) -> Figures:
         """Makes them with the factors as they stand; returns their file names."""
@@ -363,7 +413,11 @@ class Sampler:
         with self.apart(), torch.autocast(self.pipe.device.type, enabled=False):
             for n, prompt in enumerate(self.prompts, 1):
                 path = self.folder / f"step-{step:06d}-{n}.mp4"
-                make_clip(self.pipe, prompt, self.form, self.seed * SEEDS_APART + n, path)
+                seed = self.seed * SEEDS_APART + n
+                if self.writes:
+                    make_clip(self.pipe, prompt, self.form, seed, path)
+                else:
+                    _sampled(self.pipe, prompt, self.form, seed, "latent")
                 files.append(path.name)
         _forget_tables()
         return {"files": files}
@@ -371,15 +425,19 @@ class Sampler:
 
 def make_clip(pipe: MovaPipeline, prompt: str, form: Format, seed: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """One clip with the model's own defaults, written as mp4; returns frames uint8 and samples."""
-    p = pipe.profile
-    made = pipe(
-        prompt, width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
-        num_inference_steps=p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
-        audio_shift=p.audio_shift, seed=seed,
-    )  # fmt: skip
+    made = _sampled(pipe, prompt, form, seed, "np")
     frames, samples = np.rint(made.frames[0] * 255).astype(np.uint8), made.audio[0].astype(np.float32)
     write_clip(path, frames, samples, form.fps, made.sample_rate, {"prompt": prompt, "seed": seed}, sidecar=False)
     return frames, samples
+
+
+def _sampled(pipe: MovaPipeline, prompt: str, form: Format, seed: int, output_type: str) -> MovaOutput:
+    p = pipe.profile
+    return pipe(
+        prompt, width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
+        num_inference_steps=p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
+        audio_shift=p.audio_shift, seed=seed, output_type=output_type,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ NARROWER = 0.8  # power of the width by which the rate grows: 1.4e-3 for the bun
 PRECISIONS = ("auto", "float32", "bfloat16")
 FROZEN = ("auto", "exact", "int8")
 IN_PARTS = ("auto", "no", "yes")
+OPTIMIZERS = ("auto", "adamw", "adamw8bit")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class LoraSettings:
             takes 8 bits only where it does not fit otherwise.
         in_parts: blocks are computed a part of the tokens at a time, which takes a fraction of the memory and changes
             rounding: "yes", "no", or "auto", which does so where it is the fastest that fits.
+        optimizer: "adamw", "adamw8bit" (its moments in 8 bits, a quarter of their memory; needs bitsandbytes), or
+            "auto", which takes 8 bits on a graphics card where bitsandbytes is installed.
     """
 
     trigger: str = ""
@@ -83,11 +86,12 @@ class LoraSettings:
     accumulate: int = 0
     frozen: str = "auto"
     in_parts: str = "auto"
+    optimizer: str = "auto"
 
     def __post_init__(self) -> None:
         for name, known in (
             ("learn", LEARN), ("modules", MODULES), ("precision", PRECISIONS), ("frozen", FROZEN),
-            ("in_parts", IN_PARTS),
+            ("in_parts", IN_PARTS), ("optimizer", OPTIMIZERS),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise RequestError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")

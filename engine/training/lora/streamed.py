@@ -254,7 +254,9 @@ class Frozen:
     @property
     def lean(self) -> bool:
         """Blocks keep only their inputs, by this module's own means."""
-        return self.way is not None and self.way.lean and (not self.way.plain or self.pipe.device.type == "cpu")
+        if self.way is None or self.way.shards > 1:  # FSDP needs whole blocks, called as modules
+            return False
+        return self.way.lean and (not self.way.plain or self.pipe.device.type == "cpu")
 
     @contextlib.contextmanager
     def carried(self) -> Iterator[None]:

@@ -52,6 +52,10 @@ class LoraObjective(nn.Module):
     Args:
         grown: the factors, in place on both experts.
         mean: averages a number over all processes.
+
+    Attributes:
+        kept_everywhere: the model without the factors is looked at in every step, so that all processes of a shared
+            model make the same calls; what is said of samples that are not kept is thrown away.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class LoraObjective(nn.Module):
         self.latent_fps = latent_fps
         self.grown = grown
         self.mean = mean or (lambda value: value)
+        self.kept_everywhere = False
         self.experts = {HIGH: high, LOW: low}  # a plain dict: their weights are no parameters of this module
         for (part, module), (down, up) in grown.pairs.items():
             name = f"{part}/{module}".replace(".", "/")
@@ -103,11 +108,12 @@ class LoraObjective(nn.Module):
         noisy = (1 - s) * video + s * video_noise, (1 - r) * audio + r * audio_noise
         targets = [video_noise - video, audio_noise - audio]
         inputs = (*noisy, condition, text, video_sigma, audio_sigma)
-        if bool(kept.any()):
+        asked = kept if bool(kept.any()) else torch.arange(len(kept), device=kept.device) == 0
+        if self.kept_everywhere or bool(kept.any()):
             with torch.no_grad(), self.grown.off():
-                before = self.velocities(expert, *(x[kept] for x in inputs))
+                before = self.velocities(expert, *(x[asked] for x in inputs))
             for target, own in zip(targets, before, strict=True):
-                target[kept] = own.float()
+                target[kept] = own.float()[kept[asked]]
         made = self.velocities(expert, *inputs)
         errors = [(v.float() - t).square().flatten(1).mean(1) for v, t in zip(made, targets, strict=True)]
         new = (~kept).to(errors[0])
