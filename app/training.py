@@ -347,7 +347,7 @@ class Trainings:
         log.info("training %s begins (process %d)", run.form.name, run.process.pid)
 
     def _ask_to_stop(self, run: Run) -> None:
-        if run.told:
+        if run.told or not run.record.pid:  # a signal to process 0 goes to everyone in this group
             return
         run.told = True
         with suppress(ProcessLookupError, PermissionError):

@@ -64,8 +64,9 @@ def kill(core: Core, cuts: int, then: State) -> None:
     """SIGKILL; then it is in this state, interrupted so often."""
     run: Run = core.trainings._runs["zorb"]
     until(lambda: run.process is not None and run.alive(), "it does not run")
-    pid = run.record.pid
-    os.kill(pid, signal.SIGKILL)
+    assert run.process is not None
+    pid = run.process.pid  # never the record's: it is 0 until it is written, and 0 is everyone in this group
+    run.process.send_signal(signal.SIGKILL)
     until(lambda: run.record.cuts == cuts, "the kill is not noticed")
     until(lambda: shown(core).state == then and run.record.pid != pid, f"not {then} but {shown(core).state}")
 
