@@ -5,6 +5,7 @@
     python launch.py train demo --all                    everything, from where it was left
     python launch.py train demo --stage towers --until 2000
     python launch.py train demo --stage export --out FOLDER
+    python launch.py train demo --all --from assets/models/demo    goes on from the bundled model
 
 Ctrl-C ends a stage with a checkpoint; the same command goes on from there. `accelerate launch -m engine.training.cli`
 runs the same stages on several devices.
@@ -36,6 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--recipe", type=Path, default=RECIPES / "demo.toml", help="TOML file (default: the shipped one)")
     demo.add_argument("--work", type=Path, default=Path("runs/demo"), help="folder for data, checkpoints and logs")
     demo.add_argument("--out", type=Path, default=OUT, help="where export writes the model")
+    demo.add_argument(
+        "--from",
+        dest="model",
+        type=Path,
+        metavar="MODEL",
+        help="go on from a finished model: its weights stand for stages without a checkpoint",
+    )
     demo.add_argument("--until", type=int, help="end the stage at this step, with a checkpoint")
     demo.add_argument("--device", choices=("auto", "cpu"), default="auto")
     demo.add_argument("--threads", type=int, help="CPU threads, and processes that render")
@@ -61,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _train_demo(options: argparse.Namespace) -> None:
     import torch
 
+    from engine.training.adopt import adopt
     from engine.training.demo import STAGES, DemoRun
     from engine.training.loop import keep_memory
     from engine.training.recipe import read_recipe
@@ -69,6 +78,8 @@ def _train_demo(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     run = DemoRun(read_recipe(options.recipe), options.work, options.device, options.threads or 1, options.compile)
+    if options.model is not None:
+        adopt(run, options.model)
     for stage in STAGES if options.all else (options.stage,):
         logging.getLogger(__name__).info("stage %s", stage)
         run.run(stage, options.out, options.until)

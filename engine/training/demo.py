@@ -92,12 +92,12 @@ class DemoRun:
             render_set(self.work / "data" / name, name, clips, r.seed, r.clip, self.processes)
 
     def train_video_vae(self, until: int | None = None) -> None:
-        self._train_video("video-vae", self._video_objective(), self.recipe.video, self.recipe.video_parts, until)
+        self._train_video("video-vae", self.video_objective(), self.recipe.video, self.recipe.video_parts, until)
 
     def train_video_decoder(self, until: int | None = None) -> None:
         """Nothing where the recipe wants no wider one."""
         if (wider := self.recipe.video_decoder) is not None:
-            objective = self._wider_objective(self.encoding_vae())
+            objective = self.wider_objective(self.encoding_vae())
             self._train_video("video-decoder", objective, wider.stage, wider.parts, until)
 
     def _train_video(
@@ -114,7 +114,7 @@ class DemoRun:
         )
 
     def train_audio_vae(self, until: int | None = None) -> None:
-        objective, stage = self._audio_objective(), self.recipe.audio
+        objective, stage = self.audio_objective(), self.recipe.audio
         if self.compiled:
             objective.forward = torch.compile(objective.forward)  # type: ignore[method-assign]
         names = [spec_at(self.recipe.seed, "held", i).family for i in range(min(HELD_SOUNDS, self.recipe.held_clips))]
@@ -162,7 +162,7 @@ class DemoRun:
         r, stage = self.recipe, self.recipe.towers
         clips = {"train": stage.clips, "held": min(HELD_LATENTS, r.held_clips)}
         train_set, held_set = (self._load_latents(n, count, self._statistics()) for n, count in clips.items())
-        objective = self._joint_objective()
+        objective = self.joint_objective()
         if self.compiled:
             for expert in (objective.high, objective.low):
                 expert.compile_repeated_blocks()
@@ -180,14 +180,14 @@ class DemoRun:
 
     def export(self, out: Path) -> None:
         """The averaged weights of all parts, in the released layout."""
-        objective = self._joint_objective()
+        objective = self.joint_objective()
         _load_average(objective, self.work / "towers")
         export_model(out, objective, self.video_vae(), self.audio_vae(), self._statistics(), self.recipe)
         log.info("written to %s", out)
 
     def encoding_vae(self) -> AutoencoderKLWan:
         """The one whose latents the towers learn, with averaged weights."""
-        objective = self._video_objective()
+        objective = self.video_objective()
         _load_average(objective, self.work / "video-vae")
         return objective.vae.eval()
 
@@ -196,27 +196,27 @@ class DemoRun:
         vae = self.encoding_vae()
         if self.recipe.video_decoder is None:
             return vae
-        objective = self._wider_objective(vae)
+        objective = self.wider_objective(vae)
         _load_average(objective, self.work / "video-decoder")
         return objective.vae.eval()
 
     def audio_vae(self) -> AudioVAE:
         """The trained one, with averaged weights."""
-        objective = self._audio_objective(fresh=False)
+        objective = self.audio_objective(fresh=False)
         _load_average(objective, self.work / "audio-vae")
         return objective.vae.eval()
 
-    def _video_objective(self) -> VideoVaeObjective:
+    def video_objective(self) -> VideoVaeObjective:
         torch.manual_seed(self.recipe.seed)
         return VideoVaeObjective(make_video_vae(self.recipe.video_config), **self.recipe.video_weights)
 
-    def _wider_objective(self, vae: AutoencoderKLWan) -> VideoVaeObjective:
+    def wider_objective(self, vae: AutoencoderKLWan) -> VideoVaeObjective:
         assert self.recipe.video_decoder is not None
         torch.manual_seed(self.recipe.seed)
         wide = widen_decoder(vae, self.recipe.video_decoder.base_dim)
         return VideoVaeObjective(wide, **self.recipe.video_weights)
 
-    def _audio_objective(self, fresh: bool = True) -> AudioVaeObjective:
+    def audio_objective(self, fresh: bool = True) -> AudioVaeObjective:
         torch.manual_seed(self.recipe.seed)
         config = self.recipe.audio_config
         if not fresh:
@@ -225,7 +225,7 @@ class DemoRun:
         probe = torch.from_numpy(sounds[:, : sounds.shape[1] // 320 * 320]).float()[:, None] / 32767.0
         return AudioVaeObjective(make_audio_vae(config, probe), self.recipe.audio_kl_weight)
 
-    def _joint_objective(self) -> JointObjective:
+    def joint_objective(self) -> JointObjective:
         torch.manual_seed(self.recipe.seed)
         configs = self.recipe.tower_configs
         return make_objective(

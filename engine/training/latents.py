@@ -20,6 +20,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from engine.device import multiplies_bfloat16
 from engine.models import AudioVAE
 from engine.training.data import SHARD, ClipFormat, read_shards, shard_path, shard_sizes, spec_at
 from engine.training.towers import JointLatents
@@ -82,12 +83,13 @@ def encode_pictures_of(
         share: (i, n) does every n-th shard from i on, for n processes side by side.
     """
     grey = torch.full((1, form.height, form.width, 3), 128, dtype=torch.uint8)
-    with torch.autocast(vae.device.type, torch.bfloat16):
+    half = torch.autocast(vae.device.type, torch.bfloat16, enabled=multiplies_bfloat16(vae.device))
+    with half:
         rest = encode_conditions(vae, grey, form.frames)
     for path, frames, _ in _missing(data, folder, clips, share):
         pictures = torch.from_numpy(frames)
         rows = [slice(i, i + TOGETHER) for i in range(0, len(pictures), TOGETHER)]
-        with torch.autocast(vae.device.type, torch.bfloat16):
+        with half:
             video = torch.cat([encode_pictures(vae, pictures[r]) for r in rows])
             condition = torch.cat([encode_conditions(vae, pictures[r, 0], form.frames, rest) for r in rows])
         _write(path, {"video": video, "condition": condition})

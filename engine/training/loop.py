@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from engine.device import choose_device, multiplies_bfloat16
 from engine.training import checkpoint
 from engine.training.log import JsonLines
 
@@ -57,10 +58,17 @@ class Optimization:
     ema: float = 0.998
     betas: tuple[float, float] = (0.9, 0.98)
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, ...: a straight climb, then a half cosine down to ``final``."""
+    def rate_at(self, step: int, fresh: int = 0) -> float:
+        """Learning rate of step 0, 1, ...: a straight climb, then a half cosine down to ``final``.
+
+        ``fresh`` is the step where the optimizer knew nothing: from there too, the rate climbs for ``warmup`` steps.
+        """
+        climbed = min(1.0, (step - fresh + 1) / max(1, self.warmup))
+        return climbed * self._turned(step)
+
+    def _turned(self, step: int) -> float:
         if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
+            return self.rate
         begins = [(self.warmup, self.rate), *self.again, (self.steps, 0.0)]
         turn = max(i for i, (begin, _) in enumerate(begins[:-1]) if step >= begin)
         return self._cosine(step, begins[turn][1], begins[turn][0], begins[turn + 1][0])
@@ -156,8 +164,9 @@ class Stop:
 
 
 def make_accelerator(device: str = "auto") -> Accelerator:
-    """bf16 autocast on whatever device accelerate finds, or on the CPU when asked for."""
-    return Accelerator(mixed_precision="bf16", cpu=device == "cpu")
+    """On whatever device accelerate finds, or on the CPU when asked for; bf16 autocast where that is fast."""
+    half = multiplies_bfloat16(torch.device("cpu") if device == "cpu" else choose_device())
+    return Accelerator(mixed_precision="bf16" if half else "no", cpu=device == "cpu")
 
 
 def train(
@@ -200,9 +209,9 @@ def train(
     grouped = groups(module) if groups else [{"params": list(module.parameters())}]
     optimizer = (make_optimizer or adamw)(grouped, how)
     scales = [float(g.get("scale", 1.0)) for g in optimizer.param_groups]
-    average, step = Average(module), 0
+    average, step, fresh = Average(module), 0, 0
     if path.is_file():
-        step = _load(checkpoint.read(path), module, optimizer, average)
+        step, fresh = _load(checkpoint.read(path), module, optimizer, average)
         log.info("%s: goes on from step %d of %d", task.name, step, how.steps)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     lines = JsonLines(folder / "log.jsonl")
@@ -212,7 +221,7 @@ def train(
     def save() -> None:
         accelerator.wait_for_everyone()
         if first:
-            checkpoint.write_atomically(path, _state(step, module, optimizer, average))
+            checkpoint.write_atomically(path, _state(step, module, optimizer, average, fresh))
         accelerator.wait_for_everyone()
 
     def evaluate() -> None:
@@ -236,7 +245,7 @@ def train(
                 for k, v in task.batch(step, rank, world).items()
             }
             for group, scale in zip(optimizer.param_groups, scales, strict=True):
-                group["lr"] = how.rate_at(step) * scale
+                group["lr"] = how.rate_at(step, fresh) * scale
             optimizer.zero_grad(set_to_none=True)
             loss, figures = _learn(wrapped, [batch] if split is None else split(batch), accelerator)
             norm = accelerator.clip_grad_norm_(module.parameters(), how.clip)
@@ -248,7 +257,7 @@ def train(
             step += 1
             meter.add({"loss": loss, "norm": norm, **figures})
             if first and step % rhythm.log == 0:
-                lines.write(step=step, rate=how.rate_at(step - 1), **meter.means())
+                lines.write(step=step, rate=how.rate_at(step - 1, fresh), **meter.means())
                 meter.reset()
             if step % rhythm.evaluate == 0 or step == how.steps:
                 evaluate()
@@ -314,24 +323,29 @@ def _learn(wrapped: nn.Module, batches: list[dict[str, Any]], accelerator: Accel
     return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()), sums
 
 
-def _state(step: int, module: nn.Module, optimizer: Any, average: Average) -> dict[str, Any]:
+def _state(step: int, module: nn.Module, optimizer: Any, average: Average, fresh: int) -> dict[str, Any]:
     return {
         "step": step,
         "model": dict(module.state_dict()),
         "optimizer": optimizer.state_dict(),
         "average": average.values,
         "random": checkpoint.random_states(),
+        "fresh": fresh,
     }
 
 
-def _load(state: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> int:
+def _load(
+    state: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: Average
+) -> tuple[int, int]:
+    """Its step, and the step where its optimizer began; of a model that was taken over, the optimizer is None."""
     module.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    if state["optimizer"] is not None:
+        optimizer.load_state_dict(state["optimizer"])
     with torch.no_grad():
         for name, value in state["average"].items():
             average.values[name].copy_(value)
     checkpoint.restore_random_states(state["random"])
-    return int(state["step"])
+    return int(state["step"]), int(state.get("fresh", 0))
 
 
 def generator_at(*key: int) -> torch.Generator:

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from engine import MovaPipeline
 from engine.errors import RequestError
 from engine.training import checkpoint
+from engine.training.adopt import adopt
 from engine.training.audio_vae import fold_scale, level_error, wave_error
 from engine.training.data import spec_at
 from engine.training.demo import STAGES, DemoRun
@@ -33,6 +35,7 @@ from engine.training.towers import Later, TowersRecipe, TowersTask
 from engine.training.video_vae import DECIBEL_WEIGHT, decode_whole, encode_whole, in_decibels, make_video_vae
 from engine.training.widen import widen_decoder
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 RECIPE = Path(__file__).parents[1] / "data" / "tiny_recipe.toml"
 
 
@@ -241,6 +244,41 @@ def test_exported_model_loads_strictly_and_makes_a_clip(trained: DemoRun) -> Non
     assert (folder / "recipe.toml").read_text() == RECIPE.read_text()
 
 
+def test_training_goes_on_from_the_finished_model(trained: DemoRun, tmp_path: Path) -> None:
+    """Without any checkpoint: the weights are the exported ones, and further steps change them."""
+    model, work = trained.work / "model", tmp_path / "later"
+    work.mkdir()
+    (work / "data").symlink_to(trained.work / "data")
+    run = DemoRun(trained.recipe, work, "cpu")
+    adopt(run, model)
+    for stage in ("video-vae", "video-decoder", "audio-vae", "towers"):
+        before, after = (checkpoint.read(f / stage / "checkpoint.pt") for f in (trained.work, work))
+        assert after["step"] == before["step"]
+        for name, value in before["average"].items():
+            lost = stage == "video-vae" and "encoder" not in name and "vae.quant" not in name  # the wider one has it
+            folded = stage == "audio-vae" and "quant_conv" in name
+            if not lost and not folded:
+                assert torch.equal(value.half().float(), after["average"][name]), f"{stage}: {name}"
+    run.run("latents", work)
+    run.run("export", work / "model")
+    for file in ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge", "video_vae", "audio_vae"):
+        ours, theirs = (load_file(f / file / WEIGHTS) for f in (work / "model", model))
+        for name, value in theirs.items():  # the sound's scale is measured again, as 1 but for rounding
+            assert torch.allclose(ours[name], value, rtol=2e-3 if "quant" in name else 0.0, atol=0.0), (file, name)
+
+    steps = trained.recipe.towers.optimization.steps
+    how = replace(trained.recipe.towers.optimization, steps=steps + 3, warmup=2, again=((steps, 1e-3),))
+    longer = replace(trained.recipe, towers=replace(trained.recipe.towers, optimization=how))
+    DemoRun(longer, work, "cpu").run("towers", work)
+    state = checkpoint.read(work / "towers" / "checkpoint.pt")
+    assert (state["step"], state["fresh"]) == (steps + 3, steps)
+    (line,) = [x for x in read_lines(work / "towers" / "log.jsonl") if "held_out" in x]
+    assert line["step"] == steps + 3
+
+    with pytest.raises(RequestError, match="another tower_configs"):
+        adopt(DemoRun(replace(trained.recipe, tower_configs={}), tmp_path / "other", "cpu"), model)
+
+
 def test_exported_latents_have_unit_deviation(trained: DemoRun) -> None:
     """What the towers were trained on is what the pipeline's encoders give, up to float16."""
     pipe = MovaPipeline.from_pretrained(trained.work / "model")
@@ -308,6 +346,9 @@ def test_learning_rate_climbs_falls_and_rises_again() -> None:
     assert rates[599] == pytest.approx(how.final * how.rate, rel=0.01)
     assert rates[600] == pytest.approx(5e-4)
     assert all(a >= b for a, b in pairwise(rates[600:]))
+    taken_over = [how.rate_at(step, fresh=600) for step in range(600, 1000)]
+    assert taken_over[0] == pytest.approx(5e-6)
+    assert taken_over[100:] == rates[700:]
 
 
 def test_streams_of_neighbouring_steps_share_nothing() -> None:
@@ -333,7 +374,7 @@ def test_words_are_not_lost_in_padding() -> None:
     run = DemoRun(read_recipe(RECIPES / "demo.toml"), Path(), "cpu")
     shares = {}
     for bias in (0.0, 0.6):
-        objective = DemoRun(replace(run.recipe, shun_padding=bias), Path(), "cpu")._joint_objective()
+        objective = DemoRun(replace(run.recipe, shun_padding=bias), Path(), "cpu").joint_objective()
         ends, block = objective.low.video_ends, next(joint_blocks(objective.low))
         words = torch.randn(1, 20, 64, generator=torch.Generator().manual_seed(1))
         text = ends.text_embedding(torch.cat((words, torch.zeros(1, 492, 64)), 1))
@@ -349,7 +390,7 @@ def test_words_are_not_lost_in_padding() -> None:
 def test_first_frame_counts_as_much_as_its_weight(trained: DemoRun) -> None:
     """The loss is linear in the weighted errors of the latent frames, and at weight 1 their plain mean."""
     held = trained._load_latents("held", 4, trained._statistics())
-    objective = trained._joint_objective()
+    objective = trained.joint_objective()
     task = TowersTask(objective, replace(trained.recipe.towers_steps, batch=4), 1, held, held)
     inputs = task.batch(0, 0, 1)
     inputs |= {"video_sigma": torch.full((4,), 0.5)}
@@ -407,7 +448,7 @@ def test_batch_does_not_depend_on_what_came_before(trained: DemoRun) -> None:
     from engine.training.towers import TowersTask
 
     latents = trained._load_latents("train", 8, trained._statistics())
-    task = TowersTask(trained._joint_objective(), replace(trained.recipe.towers_steps), 1, latents, latents)
+    task = TowersTask(trained.joint_objective(), replace(trained.recipe.towers_steps), 1, latents, latents)
     alone = task.batch(5, 0, 1)
     for step in range(5):
         task.batch(step, 0, 1)
