@@ -96,8 +96,8 @@ def media_routes(core: Core) -> APIRouter:
     def preview(request: Request, job_id: str) -> Response:
         job = core.queue.get(job_id, visitor_of(request).scope)
         found = core.supervisor.preview(job.id)
-        if found is None:
-            raise NotFound("there is no preview yet")
+        if found is None:  # not yet, or the job ended since the page asked for its state: no fault of the page
+            return Response(status_code=204)
         return Response(found.picture, media_type="image/webp", headers=NEVER)
 
     return router

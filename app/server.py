@@ -8,7 +8,7 @@ Every request, those to Gradio's own routes included, passes the `Door` first. I
     GET  /media/clips/{id}/peaks            JSON: see `app.derived.Peaks`
     GET  /media/clips/{id}/export/{kind}    kind: mp4, webm, gif, wav, png; ?start=&end= seconds (png: ?at=)
     GET  /media/uploads/{id}                the picture as PNG
-    GET  /media/jobs/{id}/preview           the running job's latest picture, WebP; 404 before the first one
+    GET  /media/jobs/{id}/preview           the running job's latest picture, WebP; 204 where there is none
     *    /v1/videos...                      app.api; /v1/openapi.json describes it
     *    /mcp/                              app.mcp, with --mcp
     GET  /login, POST /login, POST /logout  where a password is needed

@@ -15,6 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from app.options import EXIT_WRONG, Options, parse
+from app.quick_gradio import no_stubs
 from engine.errors import MovaError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run(options: Options) -> int:
     Raises:
         MovaError: the folder, the model or the port cannot be used.
     """
+    no_stubs()  # what follows imports Gradio
     from app.core import open_core
     from app.drafts import Drafts
     from app.server import make_server, serve

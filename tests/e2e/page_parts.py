@@ -108,10 +108,15 @@ class RunningStudio:
         page.set_default_timeout(PATIENCE)
         page.problems = []
         page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
+        page.on("console", lambda said: said.type == "error" and page.problems.append(_located(said)))
         page.goto(self.url)
         ready(page)
         return page
+
+
+def _located(said: Any) -> str:
+    """A message of the console with the address it is about."""
+    return f"{said.text} {said.location.get('url', '')}".strip()
 
 
 def started(folder: Path) -> RunningStudio:

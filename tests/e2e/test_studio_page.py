@@ -27,6 +27,7 @@ from tests.e2e.page_parts import (
     tile_count,
     wait_for_clip,
 )
+from tests.faults import restless_tabs
 
 
 def test_picture_and_sentence_to_a_playing_clip(page: Any, tmp_path: Path) -> None:
@@ -199,6 +200,12 @@ def test_a_tab_that_closes_changes_nothing(browser: Any, studio: RunningStudio, 
     wait_for_clip(again, min(before, 23)) if before < 24 else again.wait_for_function("() => !studio.state.running")
     assert again.evaluate("() => studio.state.clips[0].prompt") == "made while nobody looks"
     context.close()
+
+
+def test_reloads_and_closed_tabs_lose_no_job(browser: Any, tmp_path: Path) -> None:
+    toll = restless_tabs.campaign(browser, tmp_path, reloads=3, closes=2, seed=2)
+    assert toll.faults == []
+    assert toll.done == toll.jobs >= 2
 
 
 def test_variations_differ_in_their_seed(page: Any) -> None:

@@ -103,6 +103,7 @@ def test_guests_log_in_and_have_only_their_own(tmp_path: Path) -> None:
             lambda i: two.get(f"/media/clips/{i}/video"),
         ):
             assert act(mine[0]).status_code == 404
+        assert one.get(f"/media/jobs/{mine[0]}/preview").status_code == 204  # its own, with nothing to show yet
         owner = TestClient(app, base_url="http://127.0.0.1", follow_redirects=False)
         assert owner.get("/login", params={"key": "wrong"}).status_code == 401
         assert owner.get("/login", params={"key": sessions.owner_key}).status_code == 303

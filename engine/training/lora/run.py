@@ -316,12 +316,7 @@ def _make_old(
 ) -> None:
     """One clip of each prompt that is missing, made by the model as it is: what it shall not forget."""
     for n, i in enumerate(sorted(missing), 1):
-        made = pipe(
-            prompts[i], width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
-            num_inference_steps=pipe.profile.steps, guidance_scale=pipe.profile.guidance,
-            video_shift=pipe.profile.video_shift, audio_shift=pipe.profile.audio_shift,
-            seed=seed * SEEDS_APART + i, output_type="latent",
-        )  # fmt: skip
+        made = _sampled(pipe, prompts[i], form, seed * SEEDS_APART + i, "latent", _steps_of_old(pipe.profile))
         key = _old_key(prompts[i], i, form, encoders, pipe.profile, seed)
         cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
         progress("keep", n, len(missing))
@@ -329,8 +324,13 @@ def _make_old(
 
 
 def _old_key(prompt: str, index: int, form: Format, encoders: store.Encoders, profile: ModelProfile, seed: int) -> str:
-    how = [profile.steps, profile.guidance, profile.video_shift, profile.audio_shift]
+    how = [_steps_of_old(profile), profile.guidance, profile.video_shift, profile.audio_shift]
     return store.key_of("old", prompt, index, asdict(form), asdict(encoders.digests), how, seed)
+
+
+def _steps_of_old(profile: ModelProfile) -> int:
+    """Half of the model's own: what is to be kept are its velocities on such clips, not the clips' finest parts."""
+    return max(1, profile.steps // 2)
 
 
 def _forget_tables() -> None:
@@ -431,11 +431,13 @@ def make_clip(pipe: MovaPipeline, prompt: str, form: Format, seed: int, path: Pa
     return frames, samples
 
 
-def _sampled(pipe: MovaPipeline, prompt: str, form: Format, seed: int, output_type: str) -> MovaOutput:
+def _sampled(
+    pipe: MovaPipeline, prompt: str, form: Format, seed: int, output_type: str, steps: int | None = None
+) -> MovaOutput:
     p = pipe.profile
     return pipe(
         prompt, width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
-        num_inference_steps=p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
+        num_inference_steps=steps or p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
         audio_shift=p.audio_shift, seed=seed, output_type=output_type,
     )  # fmt: skip
 
