@@ -37,15 +37,12 @@ def adopt(run: DemoRun, model: Path) -> None:
     for name in ("video_config", "audio_config", "text_config", "tower_configs"):
         if getattr(made, name) != getattr(run.recipe, name):
             raise RequestError(f"the model in {model.name} has another {name} than the recipe")
-    if (
-        made.video_decoder
-        and run.recipe.video_decoder
-        and made.video_decoder.base_dim != run.recipe.video_decoder.base_dim
-    ):
+    wider, wanted = made.video_decoder, run.recipe.video_decoder
+    if wider is not None and (wanted is None or wanted.base_dim != wider.base_dim):
         raise RequestError(f"the model in {model.name} has a decoder of another width than the recipe")
     for stage, how, make in (
         ("video-vae", made.video, lambda: _video(run, made, model)),
-        ("video-decoder", made.video_decoder and made.video_decoder.stage, lambda: _decoder(run, model)),
+        ("video-decoder", None if wider is None else wider.stage, lambda: _decoder(run, model)),
         ("audio-vae", made.audio, lambda: _audio(run, model)),
         ("towers", made.towers, lambda: _towers(run, model)),
     ):

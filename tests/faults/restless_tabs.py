@@ -68,7 +68,8 @@ def campaign(browser: Any, folder: Path, reloads: int, closes: int, seed: int) -
             toll.faults += [f"{turn} {number}: {job[:8]} is not shown" for job in there - shown & named]
         page.wait_for_function("() => !studio.state.running && !studio.state.waiting.length", timeout=5 * PATIENCE)
         toll.faults += _ends(studio, named)
-        toll.jobs, toll.done = len(named), _count(studio, "done")
+        states = [state for (state,) in _rows(studio, "SELECT state FROM jobs")]
+        toll.jobs, toll.done = len(states), states.count("done")
     finally:
         context.close()
         studio.stop()
@@ -104,10 +105,6 @@ def _rows(studio: RunningStudio, question: str) -> list[tuple[Any, ...]]:
 
 def _open_jobs(studio: RunningStudio) -> set[str]:
     return {str(row[0]) for row in _rows(studio, "SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
-
-
-def _count(studio: RunningStudio, state: str) -> int:
-    return sum(1 for (found,) in _rows(studio, "SELECT state FROM jobs") if found == state)
 
 
 def _ends(studio: RunningStudio, named: set[str]) -> list[str]:
