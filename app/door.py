@@ -38,6 +38,7 @@ CLOSED = re.compile(
 SILENCE_SECONDS = 30.0  # an upload that says nothing for that long is over
 UPLOAD_SECONDS = 900.0  # and one that takes that long, too,
 SLOWEST = 1 << 20  # or, where more than that may be sent, one that brings fewer bytes a second
+TOLD = 500  # bytes of a failed event's answer that the log keeps
 HEADERS = (
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "SAMEORIGIN"),
@@ -77,6 +78,7 @@ class Door:
         tracked = _Started(send, hold_defects=scope["path"].startswith(GRADIO))
         try:
             await self.app(scope, body.receive, tracked.send)
+            await tracked.finish(scope)
         except _TooLarge:
             if not tracked.started:
                 await answer(scope, 413, "too_large", "that is more than may be sent; the limit is in the settings")(
@@ -227,15 +229,28 @@ class _Body:
 
 
 class _Started:
-    """Remembers whether an answer has begun; with `hold_defects` a plain 500, whose exception follows, is held back."""
+    """Remembers whether an answer has begun; with `hold_defects` a 500 is held back until it is clear what it is.
+
+    Gradio has two kinds: one for an exception that follows, and one that tells the page why an event failed.
+    """
 
     def __init__(self, send: Send, hold_defects: bool) -> None:
         self._send, self._hold = send, hold_defects
-        self.started = self._held = False
+        self._held: list[Message] = []
+        self.started = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._held = self._hold and message["status"] == 500
-            self.started = not self._held
-        if not self._held:
+        if self._held or (self._hold and message["type"] == "http.response.start" and message["status"] == 500):
+            self._held.append(message)
+            return
+        self.started = self.started or message["type"] == "http.response.start"
+        await self._send(message)
+
+    async def finish(self, scope: Scope) -> None:
+        """No exception followed: what was held back is the answer, and the log keeps it."""
+        if self._held:
+            told = b"".join(message.get("body", b"") for message in self._held)
+            log.error("an event of the page failed: %s %s", scope["path"], told[:TOLD].decode("utf-8", "replace"))
+        for message in self._held:
+            self.started = True
             await self._send(message)

@@ -46,7 +46,7 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts, writer: WriterSet
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words("create"), id="create"):
                 first_run.build(core, writer)
-                form = create.build(core, drafts, wire, words, examples(), opened)
+                form, pricing = create.build(core, drafts, wire, words, examples(), opened)
             with gr.Tab(words("library"), id="library"):
                 library.build()
             with gr.Tab(words("train"), id="train"):
@@ -58,7 +58,7 @@ def build_page(core: Core, sessions: Sessions, drafts: Drafts, writer: WriterSet
             with gr.Tab(words("log"), id="log"):
                 own_log = log.build(words)
         owned = [*own_models, *own_settings, *own_log, *own_training]
-        _wire_opening(core, drafts, page, Opening(form, words, owned, fields, opened))
+        _wire_opening(core, drafts, page, Opening(form, pricing, words, owned, fields, opened))
     return page, words
 
 
@@ -67,12 +67,14 @@ class Opening:
     """What is filled in when a page opens.
 
     Attributes:
-        form: as this visitor left it. fields: of the Settings tab, for the owner.
+        form: as this visitor left it. pricing: its cost line, once it is filled.
+        fields: of the Settings tab, for the owner.
         owned: in pairs, what the owner sees and what a guest sees instead.
         opened: true from then on.
     """
 
     form: Form
+    pricing: create.Pricing
     words: gr.I18n
     owned: list[Any]
     fields: settings.OwnerFields
@@ -100,7 +102,7 @@ def _wire_opening(core: Core, drafts: Drafts, page: gr.Blocks, at: Opening) -> N
         None,
         [*at.form.components, *at.owned, *at.fields.fields.values(), at.opened],
         **create.QUIET,
-    )
+    ).then(at.pricing.run, at.pricing.inputs, at.pricing.output, **create.QUIET)
 
 
 def add_routes(app: FastAPI, core: Core) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -26,8 +26,8 @@ from engine.errors import MovaError, RequestError
 
 def build(
     core: Core, drafts: Drafts, channel: gr.HTML, words: gr.I18n, examples: Sequence[Example], opened: gr.State
-) -> Form:
-    """Lays out the tab and wires its events. Returns the form, for those that fill it.
+) -> tuple[Form, Pricing]:
+    """Lays out the tab and wires its events. Returns the form, for those that fill it, and what prices it.
 
     Args:
         opened: false until the page has got what the form was left with.
@@ -48,23 +48,33 @@ def build(
             part("strip")
     answer = part("answer", visible="hidden")
     form = Form((pictures, prompt, enhancer, numbers, loras))
-    _wire_changes(core, drafts, form, channel, cost, places, opened)
+    pricing = _wire_changes(core, drafts, form, channel, cost, places, opened)
     wire_presets(core, form, places, lora_place, enhance_place, answer, _number)
     _wire_seed(core, places, answer)
     _wire_filling(core, form, channel, editing, answer, enhance_place)
     press.click(_submitting(core, drafts, form, places), [*form.components, editing], [answer, editing], **QUIET)
-    return form
+    return form, pricing
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """An event's function with what goes in and comes out: the cost line of the form as it stands."""
+
+    run: Callable[..., Any]
+    inputs: list[Any]
+    output: gr.HTML
 
 
 def _wire_changes(
     core: Core, drafts: Drafts, form: Form, channel: gr.HTML, cost: gr.HTML, places: Places, opened: gr.State
-) -> None:
+) -> Pricing:
     """Every change is remembered and priced; a finished clip ("price") teaches what the next one will take."""
 
-    def changed(request: gr.Request, opened: bool, *values: Any) -> Answer:
+    def changed(request: gr.Request, opened: bool, *values: Any) -> Any:
+        if not opened:  # the form shows its defaults, which must neither replace what was left in it nor be priced
+            return gr.skip()
         visitor = visitor_of(request)
-        if opened:  # before that the form shows its defaults, which must not replace what was left in it
-            drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(values).items()})
+        drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(values).items()})
         return priced(core, form, values, visitor, places.count(form, values))
 
     gr.on(
@@ -76,6 +86,7 @@ def _wire_changes(
         **QUIET,
     )
     channel.price(changed, [opened, *form.components], cost, **QUIET)
+    return Pricing(changed, [opened, *form.components], cost)
 
 
 def priced(core: Core, form: Form, values: Sequence[Any], visitor: Visitor, count: int) -> Answer:

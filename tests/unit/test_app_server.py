@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
 from app.core import Core
@@ -52,6 +53,19 @@ def test_requests_that_the_page_cannot_read_are_no_server_errors(core: Core) -> 
         for path in ("upload", "file=/etc/passwd", "file/x", "proxy=http://x", "run/x", "call/v2/x", "stream/a/b"):
             assert client.get(f"/gradio_api/{path}").status_code == 404, path
         assert client.get("/monitoring").status_code == 404
+
+
+def test_why_an_event_of_the_page_failed_reaches_page_and_log(core: Core, caplog: pytest.LogCaptureFixture) -> None:
+    app = make_server(core)
+
+    @app.post("/gradio_api/run/predict")
+    def fails() -> JSONResponse:
+        return JSONResponse({"error": "3 is less than the minimum"}, 500)
+
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        answer = client.post("/gradio_api/run/predict")
+    assert (answer.status_code, answer.json()) == (500, {"error": "3 is less than the minimum"})
+    assert "3 is less than the minimum" in caplog.text
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
