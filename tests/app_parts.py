@@ -66,7 +66,7 @@ def small(prompt: str = "a bell rings", **changes: Any) -> JobSpec:
     return JobSpec(prompt, **values)
 
 
-def wait(core: Core, job: Job | str, seconds: float = 300.0, states: tuple[str, ...] = ENDED) -> Job:
+def wait(core: Core, job: Job | str, seconds: float = 600.0, states: tuple[str, ...] = ENDED) -> Job:
     """The job when it has come to one of these states."""
     job_id = job if isinstance(job, str) else job.id
     end = time.monotonic() + seconds

@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "data" / "mova-tiny" / "checkpoint"
-PATIENCE = 120_000  # ms; the machine may have much else to do
+PATIENCE = 240_000  # ms; the machine may have much else to do
 
 
 def small_model(folder: Path) -> Path:
@@ -100,7 +100,7 @@ class RunningStudio:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=120)
 
     def open(self, context: Any) -> Any:
         """A new page of the studio, ready to be used; `page.problems` lists errors of its console."""

@@ -154,7 +154,7 @@ def stopped_at(project: Project, text: str, how: signal.Signals) -> Iterator[sub
     os.killpg(process.pid, how)
     process.stdout.read()
     process.stdout.close()
-    process.wait(timeout=30)
+    process.wait(timeout=120)
     yield process
 
 
@@ -230,7 +230,7 @@ def test_ctrl_c_reaches_the_command(ready: Project) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "sleeping\n"
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=90)
     assert process.returncode == 130
 
 

@@ -243,7 +243,7 @@ def test_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
         assert process.poll() is None
-    assert process.communicate(timeout=10)[0] == "has it\n"
+    assert process.communicate(timeout=90)[0] == "has it\n"
 
 
 @pytest.mark.parametrize(
