@@ -85,6 +85,8 @@ class Maker:
         ears.stage("loading")
         if is_wanted(order.spec):
             order = _with_prompt(order, ears, clock)
+        from engine.decode import stoppable
+
         pipe = self._model(order, clock)
         picture = None if order.image is None else _prepared(order.image, order.spec, order.spec.crop)
         last = None if order.last_image is None else _prepared(order.last_image, order.spec, order.spec.last_crop)
@@ -93,15 +95,16 @@ class Maker:
             from PIL import Image
 
             picture = Image.fromarray(np.ascontiguousarray(source.frames[-1]))
-        latents = Latents.load(order)
-        if latents is None:
-            with clock.part("loras"):
-                loras = _with_loras(pipe, order)
-            latents = replace(self._denoised(pipe, order, picture, last, source, ears, clock), loras=loras)
-            latents.save(order)
-        ears.stage("decode")
-        with clock.part("decode"):
-            clip = _decoded(pipe, order, latents, ears)
+        with stoppable(pipe.video_vae, ears.check):
+            latents = Latents.load(order)
+            if latents is None:
+                with clock.part("loras"):
+                    loras = _with_loras(pipe, order)
+                latents = replace(self._denoised(pipe, order, picture, last, source, ears, clock), loras=loras)
+                latents.save(order)
+            ears.stage("decode")
+            with clock.part("decode"):
+                clip = _decoded(pipe, order, latents, ears)
         ears.stage("write")
         with clock.part("write"):
             if source is not None:

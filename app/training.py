@@ -367,12 +367,22 @@ class Trainings:
             run.note(pid=0, done=True, wanted=False, finishing=False, problem="", cuts=0)
         elif asked or not seen:  # it ended while no studio looked: with the machine, or stopped by the last studio
             run.note(pid=0)
-        elif says_why(text) if code is None else 0 < code < CRASHED and (os.name == "posix" or says_why(text)):
+        elif _failed(code, text):
             said = last_words(text)
             log.warning("training %s failed (exit code %s): %s", run.form.name, code, said)
             run.note(pid=0, wanted=False, finishing=False, problem=said or f"ended by exit code {code}")
         else:
             _was_interrupted(run, code)
+
+
+def _failed(code: int | None, text: str) -> bool:
+    """Whether a training that came to no end failed by itself, from its exit code (None: unknown) and its output.
+
+    Windows gives a process that somebody else ended an exit code above 0, too; only its own words tell them apart.
+    """
+    if code is None:
+        return says_why(text)
+    return 0 < code < CRASHED and (os.name == "posix" or says_why(text))
 
 
 def _was_interrupted(run: Run, code: int | None) -> None:
@@ -381,9 +391,8 @@ def _was_interrupted(run: Run, code: int | None) -> None:
     saved = path.stat().st_mtime_ns if path.is_file() else 0
     goes_on = r.wanted and r.cuts < GOES_ON and (r.cuts == 0 or saved != r.cut_at)
     log.warning("training %s was interrupted (%s); %s", run.form.name, code, "goes on" if goes_on else "waits")
-    run.note(
-        pid=0, wanted=goes_on, finishing=goes_on and r.finishing, cuts=r.cuts + 1, cut_code=code, cut_at=saved
-    )  # fmt: skip
+    finishing = goes_on and r.finishing
+    run.note(pid=0, wanted=goes_on, finishing=finishing, cuts=r.cuts + 1, cut_code=code, cut_at=saved)
 
 
 def _text(path: Path) -> str:

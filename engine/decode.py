@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from diffusers import AutoencoderKLWan
 
@@ -19,6 +22,23 @@ def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise NumericsError(f"{what} became NaN or infinite; try another precision, or guidance closer to 5")
     return tensor
+
+
+@contextmanager
+def stoppable(vae: AutoencoderKLWan, check: Callable[[], None]) -> Iterator[None]:
+    """Within the block `check` is called before every few frames that `vae` encodes or decodes; what it raises ends it.
+
+    A clip goes through the VAE a latent frame at a time, so that a cancel need not wait for the whole of it.
+    """
+    hooks = [part.register_forward_pre_hook(lambda *_: check()) for part in (vae.encoder, vae.decoder)]
+    try:
+        yield
+    except BaseException:
+        vae.clear_cache()  # what it keeps of the frames before
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.inference_mode()

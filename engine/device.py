@@ -33,8 +33,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return PRECISIONS[name]
     if name != "auto":
         raise RequestError(f"precision {name!r} is not one of auto, {', '.join(PRECISIONS)}")
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if device.type == "cuda" and multiplies_bfloat16(device) else torch.float32
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -44,5 +43,5 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+        return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)

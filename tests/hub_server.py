@@ -243,9 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
 
     def _write(self, data: bytes) -> None:
-        self.wfile.write(data)
-        with self.hub.lock:
+        with self.hub.lock:  # before they leave: who reads the last of them may look at the count at once
             self.hub.sent += len(data)
+        self.wfile.write(data)
 
     def _hang_up(self) -> None:
         self.close_connection = True

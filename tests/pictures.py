@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from engine.folders import find_model
-from tests.e2e.page_parts import ROOT, RunningStudio, make_clip, tab
+from tests.e2e.page_parts import ROOT, RunningStudio, launched, make_clip, tab
 
 PROMPTS = (
     "a small green ball bounces slowly on the grass; each bounce makes a dull thump",
@@ -27,18 +27,16 @@ PROMPTS = (
 )
 TABS = ("create", "library", "models", "train", "settings", "log")
 SHEET_HEIGHT = 450  # of every picture in a sheet
-BROWSER = ["--no-sandbox", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.pictures", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--browser", default="/usr/bin/chromium")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         studio = RunningStudio(Path(folder) / "data", find_model("demo"))
         studio.start()
-        browser = playwright.chromium.launch(executable_path=options.browser, args=BROWSER)
+        browser = launched(playwright)
         try:
             page = opened(studio, browser, 1440, 900)
             for seed, prompt in enumerate(PROMPTS, 1):

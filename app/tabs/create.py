@@ -77,16 +77,11 @@ def _wire_changes(
         drafts.keep(visitor.owner, {name: list(group) for name, group in form.split(values).items()})
         return priced(core, form, values, visitor, places.count(form, values))
 
-    gr.on(
-        [component.change for component in form.components],  # type: ignore[attr-defined]
-        changed,
-        [opened, *form.components],
-        cost,
-        trigger_mode="always_last",
-        **QUIET,
-    )
-    channel.price(changed, [opened, *form.components], cost, **QUIET)
-    return Pricing(changed, [opened, *form.components], cost)
+    pricing = Pricing(changed, [opened, *form.components], cost)
+    changes = [component.change for component in form.components]  # type: ignore[attr-defined]
+    gr.on(changes, pricing.run, pricing.inputs, pricing.output, trigger_mode="always_last", **QUIET)
+    channel.price(pricing.run, pricing.inputs, pricing.output, **QUIET)
+    return pricing
 
 
 def priced(core: Core, form: Form, values: Sequence[Any], visitor: Visitor, count: int) -> Answer:

@@ -13,6 +13,7 @@ from app.presets import Preset
 from app.spec import MAX_VARIATIONS, JobSpec
 from app.tabs.form import Form, FormPart
 from app.tabs.parts import part
+from app.tabs.typed import TypedSlider
 from engine.errors import RequestError
 from engine.profile import ModelProfile
 from engine.request import MAX_FRAMES, SOUND_STEPS, parse_size
@@ -27,14 +28,14 @@ class Places:
     """Components of the form that events need by name; `numbers` by fields of `JobSpec`, all that a preset may hold."""
 
     preset: gr.Radio
-    numbers: dict[str, gr.Slider | gr.Textbox]
+    numbers: dict[str, TypedSlider | gr.Textbox]
     seed: gr.Textbox
     seed_last: gr.Button
-    variations: gr.Slider
+    variations: TypedSlider
     preset_name: gr.Textbox
     preset_save: gr.Button
     preset_delete: gr.Button
-    seconds: gr.Slider
+    seconds: TypedSlider
     size: gr.Dropdown
     words: gr.I18n
 
@@ -114,26 +115,26 @@ def numbers_part(core: Core, words: gr.I18n) -> tuple[FormPart, Places]:
     return FormPart("numbers", components, fields, values, defaults), places
 
 
-def _length_and_size(profile: ModelProfile, words: gr.I18n) -> tuple[gr.Slider, gr.Dropdown]:
+def _length_and_size(profile: ModelProfile, words: gr.I18n) -> tuple[TypedSlider, gr.Dropdown]:
     longest, usual = _longest(profile), _seconds(profile)
     with gr.Row(elem_classes="pair"):
         return (
-            gr.Slider(0.2, longest, value=usual, step=0.1, label=words("seconds"), elem_id="seconds"),
+            TypedSlider(0.2, longest, value=usual, step=0.1, label=words("seconds"), elem_id="seconds"),
             gr.Dropdown(
                 size_choices(profile, words), value="auto", label=words("size"), allow_custom_value=True, elem_id="size"
             ),
         )
 
 
-def _seed_and_count(words: gr.I18n) -> tuple[gr.Textbox, gr.Button, gr.Slider]:
+def _seed_and_count(words: gr.I18n) -> tuple[gr.Textbox, gr.Button, TypedSlider]:
     with gr.Row(elem_classes="pair"):
         with gr.Column(min_width=0, elem_classes="seed"):
             seed = gr.Textbox(label=words("seed_label"), placeholder=words("seed_random"), max_lines=1, elem_id="seed")
             last = gr.Button(words("seed_last"), size="sm", elem_id="seed-last")
-        return seed, last, gr.Slider(1, 16, value=1, step=1, label=words("variations"), elem_id="variations")
+        return seed, last, TypedSlider(1, 16, value=1, step=1, label=words("variations"), elem_id="variations")
 
 
-def _rarer(profile: ModelProfile, words: gr.I18n) -> dict[str, gr.Slider | gr.Textbox]:
+def _rarer(profile: ModelProfile, words: gr.I18n) -> dict[str, TypedSlider | gr.Textbox]:
     """The fields under the fold, by those of `JobSpec`; all that a preset may hold."""
     values = rare_defaults(profile)
     negative = gr.Textbox(
@@ -156,10 +157,10 @@ def _rarer(profile: ModelProfile, words: gr.I18n) -> dict[str, gr.Slider | gr.Te
         "step_cache": ("step_cache", 0, 1, 0.01),
         "sound_steps": ("sound_steps", 1, SOUND_STEPS, 1),
     }
-    made: dict[str, gr.Slider | gr.Textbox] = {"negative_prompt": negative}
+    made: dict[str, TypedSlider | gr.Textbox] = {"negative_prompt": negative}
     for field, (name, low, high, step) in sliders.items():
         label, info, place = words(name), words(f"{name}_info"), name.replace("_", "-")
-        made[field] = gr.Slider(low, high, value=values[field], step=step, label=label, info=info, elem_id=place)
+        made[field] = TypedSlider(low, high, value=values[field], step=step, label=label, info=info, elem_id=place)
     return made
 
 

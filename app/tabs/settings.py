@@ -17,6 +17,7 @@ from app.guard import visitor_of
 from app.tabs import token
 from app.tabs.create import QUIET
 from app.tabs.parts import Answer, part
+from app.tabs.typed import TypedNumber
 from app.words import language_of, say
 from engine.errors import MovaError
 
@@ -91,7 +92,7 @@ def _sharing_section(words: gr.I18n) -> dict[str, Component]:
         _heading(words, "section_sharing")
         return {
             "guest_jobs": _number(words, "guest_jobs", 1, 100),
-            "share_hours": gr.Number(label=words("share_hours"), minimum=0.1, maximum=168),
+            "share_hours": TypedNumber(label=words("share_hours"), minimum=0.1, maximum=168),
             "upload_megabytes": _number(words, "upload_megabytes", 1, 1024),
         }
 
@@ -118,8 +119,8 @@ def _memory(words: gr.I18n) -> gr.Dropdown:
     return field
 
 
-def _number(words: gr.I18n, name: str, low: int, high: int, **more: Any) -> gr.Number:
-    return gr.Number(label=words(name), minimum=low, maximum=high, precision=0, **more)
+def _number(words: gr.I18n, name: str, low: int, high: int, **more: Any) -> TypedNumber:
+    return TypedNumber(label=words(name), minimum=low, maximum=high, precision=0, **more)
 
 
 def _choice(words: gr.I18n, name: str, **texts: str) -> gr.Radio:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.page_parts import RunningStudio, started
+from tests.e2e.page_parts import RunningStudio, chromium, launched, started
 
 
 @pytest.fixture(scope="package")
@@ -18,18 +17,14 @@ def browser() -> Iterator[Any]:
 
     It ends with these tests: Playwright keeps an event loop in this thread, and other tests want one of their own.
     """
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    if chromium() is None:
         if os.environ.get("CI"):
             pytest.fail("no Chromium: .ci/run installs Debian's package")
         pytest.skip("no Chromium on this system")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=found,
-            args=["--no-sandbox", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"],
-        )
+        running = launched(playwright)
         yield running
         running.close()
 

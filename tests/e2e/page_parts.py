@@ -6,10 +6,13 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,21 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "data" / "mova-tiny" / "checkpoint"
 PATIENCE = 240_000  # ms; the machine may have much else to do
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--no-sandbox", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required")
+
+
+def chromium() -> str | None:
+    """The system's Chromium; None without one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def launched(playwright: Any) -> Any:
+    """A running browser. Raises `RuntimeError`: the system has none."""
+    found = chromium()
+    if found is None:
+        raise RuntimeError(f"none of {', '.join(BROWSERS)} is on this system")
+    return playwright.chromium.launch(executable_path=found, args=list(FLAGS))
 
 
 def small_model(folder: Path) -> Path:
@@ -101,6 +119,11 @@ class RunningStudio:
         assert self.process is not None
         self.process.kill()
         self.process.communicate(timeout=120)
+
+    def rows(self, question: str) -> list[tuple[Any, ...]]:
+        """What the studio's database answers."""
+        with closing(sqlite3.connect(self.data / "studio.sqlite3")) as database:
+            return list(database.execute(question))
 
     def open(self, context: Any) -> Any:
         """A new page of the studio, ready to be used; `page.problems` lists errors of its console."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sqlite3
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.page_parts import PATIENCE, RunningStudio, fill_form, ready, started
+from tests.e2e.page_parts import PATIENCE, RunningStudio, fill_form, launched, ready, started
 from tests.faults.verdict import verdict
 
 WAITS_FOR = 4  # jobs at most; else the queue would only grow
@@ -68,7 +67,7 @@ def campaign(browser: Any, folder: Path, reloads: int, closes: int, seed: int) -
             toll.faults += [f"{turn} {number}: {job[:8]} is not shown" for job in there - shown & named]
         page.wait_for_function("() => !studio.state.running && !studio.state.waiting.length", timeout=5 * PATIENCE)
         toll.faults += _ends(studio, named)
-        states = [state for (state,) in _rows(studio, "SELECT state FROM jobs")]
+        states = [state for (state,) in studio.rows("SELECT state FROM jobs")]
         toll.jobs, toll.done = len(states), states.count("done")
     finally:
         context.close()
@@ -98,18 +97,13 @@ def _restless(studio: RunningStudio, context: Any, page: Any, turn: str) -> Any:
     return studio.open(context)
 
 
-def _rows(studio: RunningStudio, question: str) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(studio.data / "studio.sqlite3") as database:
-        return list(database.execute(question))
-
-
 def _open_jobs(studio: RunningStudio) -> set[str]:
-    return {str(row[0]) for row in _rows(studio, "SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
+    return {str(row[0]) for row in studio.rows("SELECT id FROM jobs WHERE state IN ('queued', 'running')")}
 
 
 def _ends(studio: RunningStudio, named: set[str]) -> list[str]:
-    rows = {str(row[0]): row[1:] for row in _rows(studio, "SELECT id, state, attempts, result FROM jobs")}
-    files = {str(row[0]): studio.data / "results" / str(row[1]) for row in _rows(studio, "SELECT id, file FROM clips")}
+    rows = {str(row[0]): row[1:] for row in studio.rows("SELECT id, state, attempts, result FROM jobs")}
+    files = {str(row[0]): studio.data / "results" / str(row[1]) for row in studio.rows("SELECT id, file FROM clips")}
     faults = [f"{job[:8]} is lost" for job in named - rows.keys()]
     for job, (state, attempts, result) in rows.items():
         if state != "done" or attempts != 1 or not files[str(result)].is_file():
@@ -126,9 +120,7 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="mova-tabs-") as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-background-networking"]
-        )
+        browser = launched(playwright)
         toll = campaign(browser, Path(folder), args.reloads, args.closes, args.seed)
         browser.close()
     return verdict(toll, toll.faults)

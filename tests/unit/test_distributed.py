@@ -72,11 +72,16 @@ def test_streamed_blocks_and_ulysses_go_together():
     assert apart(together, alone(ARGUMENTS | {"num_frames": 5}, at_once=1)) <= 1e-5
 
 
-def test_more_steps_of_the_sound_on_two_processes():
-    """Rounding of attention in other parts, over two parts of every step: 1.1e-5 was the most seen."""
+@pytest.mark.parametrize(("kind", "bound"), [("guidance", 2e-5), ("ulysses", 1e-5)])
+def test_more_steps_of_the_sound_on_two_processes(kind, bound):
+    """Guidance: one process has its branches in one batch, which rounds otherwise, 8e-6 with one step of the sound.
+
+    Against one that evaluates branch after branch the difference is 0: test_guidance_branches_on_several_processes.
+    """
     more = ARGUMENTS | {"num_frames": 5, "sound_steps": 2}
-    for kind in ("guidance", "ulysses"):
-        assert apart(make_together(2, TINY, RESIDENT, 2, more, kind), alone(more, at_once=2)) <= 3e-5
+    error = apart(make_together(2, TINY, RESIDENT, 2, more, kind), alone(more, at_once=2))
+    print(f"two steps of the sound, {kind} on 2 processes: max abs difference {error:.1e}")
+    assert error <= bound
 
 
 def test_which_way():

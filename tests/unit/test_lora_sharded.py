@@ -12,6 +12,7 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
+from torch import nn
 
 from engine.device import choose_device
 from engine.errors import RequestError
@@ -33,6 +34,12 @@ MORE = {"steps": STEPS, "sample_every": 3, "keep": 0.25}
 CPU = torch.device("cpu")
 
 
+def _bytes_held(both: nn.Module) -> int:
+    """Bytes of parameters that this process holds while nothing computes."""
+    local = [p.to_local() if hasattr(p, "to_local") else p for p in both.parameters()]
+    return sum(p.numel() * p.element_size() for p in local)
+
+
 def _work(rank: int, port: int, wanted: LoraOrder, folder: Path) -> None:
     """One of two processes: trains to `CUT`, then, as if started again, to the end."""
     torch.set_num_threads(1)
@@ -46,7 +53,7 @@ def _work(rank: int, port: int, wanted: LoraOrder, folder: Path) -> None:
         whole = {p for e in (pipe.high_noise, pipe.low_noise) for p in e.parameters()}
         size = sum(p.numel() * p.element_size() for p in whole)
         both = sharded.share_out(pipe, *rest)
-        held.append((size, sharded.bytes_held(both)))
+        held.append((size, _bytes_held(both)))
         return both
 
     run.share_out = share_out  # type: ignore[attr-defined]

@@ -39,11 +39,13 @@ def plan_training(order: LoraOrder, device: torch.device, world: int = 1) -> Tra
     machine = detect(str(device), None if order.memory is None else int(order.memory * GIB))
     machine = replace(machine, ram_free=machine.ram_free // world, pin_limit=machine.pin_limit // world)
     frames = order.frames or known.get("format", {}).get("frames") or read_profile(order.model).frames
+    if order.shard == "yes":
+        return _plan(order, settings, machine, device, world, frames, world)
     found = _plan(order, settings, machine, device, world, frames)
     stands = found.base.fits and found.base.plain and not found.to_host and not found.in_parts
-    if order.shard == "yes" or (order.shard == "auto" and world > 1 and not stands and may_shard(settings)):
+    if order.shard == "auto" and world > 1 and not stands and may_shard(settings):
         shared = _plan(order, settings, machine, device, world, frames, world)
-        if shared.base.fits or order.shard == "yes":
+        if shared.base.fits:
             return shared
     if found.base.fits:
         return found

@@ -110,15 +110,6 @@ def _through_root(both: _Both, plain: Callable[..., Any], *args: Any, **kwargs: 
         return both(plain, *args, **kwargs)
 
 
-def bytes_held(both: nn.Module) -> int:
-    """Bytes of parameters that this process holds while nothing computes."""
-    total = 0
-    for parameter in both.parameters():
-        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-        total += local.numel() * local.element_size()
-    return total
-
-
 def same_everywhere(accelerator: Accelerator, what: str, value: object) -> None:
     """Raises `RequestError` in all processes where they do not see the same."""
     if accelerator.num_processes > 1 and len(set(map(str, gather_object([value])))) > 1:
