@@ -136,7 +136,7 @@ def test_a_number_is_cleared_and_typed_anew(page: Any) -> None:
     for text in ("", "0", "0.5"):
         seconds.fill(text)
         page.wait_for_timeout(300)
-    page.wait_for_function("() => /0.5 s/.test(document.querySelector('.costline')?.textContent ?? '')")
+    page.wait_for_function("() => /0[.]54 s/.test(document.querySelector('.costline')?.textContent ?? '')")
     page.click("#more > button")
     steps.fill("")
     page.wait_for_timeout(300)
