@@ -16,7 +16,7 @@ class TypedSlider(gr.Slider):
 
     is_template = True  # drawn by Gradio's own slider
 
-    def preprocess(self, payload: Any) -> float | None:
+    def preprocess(self, payload: Any) -> float | None:  # type: ignore[override]
         return _typed(payload, self.precision)
 
 

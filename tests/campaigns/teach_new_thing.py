@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 import subprocess
 import sys
 import time
@@ -30,7 +32,9 @@ from engine.folders import find_model
 from engine.media import write_clip
 from engine.profile import read_profile
 from engine.training.demo_world import FAMILIES, caption, sample_spec
+from engine.training.log import read_lines
 from tests.campaigns.new_thing import WORD, judge, write_clips, zorb
+from tests.stolen import stolen_seconds
 
 CLIPS = 12
 TRAIN_SEED, TEST_SEED, OLD_SEED = 1, 1001, 21
@@ -60,9 +64,14 @@ def main() -> int:
     parser.add_argument("settings", nargs="*", help="more for the train command, after --")
     args = parser.parse_args()
     model = find_model(args.base)
+    stolen = stolen_seconds()
     seconds = train(args.work, model, args.threads, args.kept, args.settings)
+    stolen = stolen_seconds() - stolen
     figures = compare(model, args.work / "run" / f"{WORD}.safetensors", args.clips, args.old, args.threads, args.show)
+    paces = [line["step_seconds"] for line in read_lines(args.work / "run" / "log.jsonl") if "loss" in line]
     figures["training_seconds"] = round(seconds, 1)
+    figures["stolen_share"] = round(stolen / seconds / (os.cpu_count() or 1), 3) if seconds else None
+    figures["step_seconds"] = statistics.median(paces)
     (args.work / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2))
     faults = verdict(figures)

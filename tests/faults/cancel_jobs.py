@@ -20,14 +20,13 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
-
 from app.core import Core
 from app.jobs import Job
 from app.spec import JobSpec
 from engine.profile import read_profile, read_rules
 from tests.app_parts import MODEL, OWNER, digest, small, stray_files, studio, wait
 from tests.faults.verdict import verdict
+from tests.stolen import stolen_seconds
 
 STEPS = 40
 MESSAGES = 0.05  # seconds: to the worker and back, through the queue on the disk
@@ -108,11 +107,11 @@ def _one(core: Core, toll: Toll, moment: float, jobs: Jobs, reference: str, late
     after = core.submit(jobs.short, OWNER)[0]
     time.sleep(moment)
     stage = core.queue.get(job.id).stage or core.queue.get(job.id).state
-    begun, stolen = time.monotonic(), _stolen()
+    begun, stolen = time.monotonic(), stolen_seconds()
     core.queue.cancel(job.id, None)
     ended = wait(core, job)
     took = time.monotonic() - begun
-    quiet = _stolen() - stolen <= STOLEN * took * (os.cpu_count() or 1)
+    quiet = stolen_seconds() - stolen <= STOLEN * took * (os.cpu_count() or 1)
     if ended.state != "cancelled":
         toll.too_late += 1
     else:
@@ -138,11 +137,6 @@ def _judge(toll: Toll, took: float, pace: float, late: bool, quiet: bool) -> Non
     toll.in_steps.append(took / pace)
     if is_late:
         toll.faults.append(f"a cancel took {took:.3f} s; a step takes {pace:.3f} s")
-
-
-def _stolen() -> float:
-    """Seconds that the host took from all processors since the start; 0 where the system does not tell."""
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def _pace(core: Core) -> float:

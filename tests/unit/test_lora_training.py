@@ -267,13 +267,14 @@ def test_losses_are_those_of_full_training(home: Path) -> None:
 
 def test_what_is_kept_costs_nothing_until_something_is_learned(home: Path) -> None:
     pipe = MovaPipeline.from_pretrained(home / "model")
-    settings = replace(SETTINGS, keep=0.5)
+    settings = replace(SETTINGS, keep=0.375)
     objective = objective_of(pipe, settings)
     new, blank, empty = examples(pipe, 3)
     old = [replace(e, condition=None) for e in new[:2]]
     task = LoraTask(objective, Levels(0.9, 3.0, 3.0, 6.0), new, old, blank, empty)
-    batch = task.batch(0, 0, 1)
-    assert int(batch["kept"].sum()) == 2
+    assert [int(task.batch(step, 0, 1)["kept"].sum()) for step in range(4)] == [0, 0, 2, 4]
+    assert task.batch(2, 0, 1)["shares"] == dict.fromkeys(("video", "audio", "kept_video", "kept_audio"), 0.5)
+    batch = task.batch(2, 0, 1) | {"shares": None}
     loss, figures = objective(**batch)
     assert max(float(figures["kept_video"]), float(figures["kept_audio"])) < 1e-9
     assert float(figures["video"]) > 0.1
@@ -282,8 +283,10 @@ def test_what_is_kept_costs_nothing_until_something_is_learned(home: Path) -> No
         for name, parameter in objective.named_parameters():
             if name.endswith("/up"):
                 parameter.add_(0.05)
-    _, after = objective(**batch)
+    counted, after = objective(**batch)
     assert float(after["kept_video"]) > 1e-6
+    kept, fresh = (float(after[f"{k}video"]) + settings.audio_weight * float(after[f"{k}audio"]) for k in ("kept_", ""))
+    assert float(counted.detach()) == pytest.approx(fresh + settings.keep_weight * kept, rel=1e-5)
     assert sum(p.numel() for p in objective.parameters()) == sum(
         p.numel() for pair in objective.grown.pairs.values() for p in pair
     )

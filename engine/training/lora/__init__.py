@@ -6,6 +6,7 @@
     task.py      the module that is trained, its batches and its losses
     memory.py    how it is done in the memory there is; choose.py asks the machine, graph.py meters a block
     streamed.py  blocks that keep only their inputs, and whose weights may stream; parts.py: some tokens at a time
+    made.py      clips that it makes itself: samples, and what shall not be forgotten
     run.py       the whole run: scan, encode, train, write, into the library
     progress.py  how far it is, for whoever watches
     card.py      what is written about a LoRA: metadata, card, preview

@@ -9,12 +9,11 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
@@ -27,18 +26,16 @@ from engine.lora.apply import Grown
 from engine.lora.convert import Factors, write
 from engine.lora.keys import PART_FOLDERS
 from engine.lora.library import Entry, Library, safe_name
-from engine.media import atomic_file, write_clip
-from engine.models import rope
-from engine.output import MovaOutput
+from engine.media import atomic_file
 from engine.pipeline import MovaPipeline
-from engine.profile import ModelProfile
 from engine.training import checkpoint
 from engine.training.log import read_lines
-from engine.training.loop import Figures, give_memory_back, keep_memory, train
+from engine.training.loop import give_memory_back, keep_memory, train
 from engine.training.lora import cache as store
 from engine.training.lora.card import card_text, metadata_of
 from engine.training.lora.choose import plan_training, shortened, weights_dtype
 from engine.training.lora.clips import ClipSet, Format, format_of, scan
+from engine.training.lora.made import Sampler, kept_key, make_kept
 from engine.training.lora.memory import TrainPlan
 from engine.training.lora.optimizer import make_eight_bit
 from engine.training.lora.progress import CHECKPOINT, LOG, RUN, SAMPLES, tell
@@ -50,7 +47,6 @@ from engine.training.lora.task import Levels, LoraObjective, LoraTask
 log = logging.getLogger(__name__)
 
 LOCK = "run.lock"
-SEEDS_APART = 100_003
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def _train(
             store.encode_caption(text, encoders, cache)
     grown = _grow(order, pipe)
     missing = {
-        i for i, p in enumerate(old) if cache.get(_old_key(p, i, form, encoders, pipe.profile, settings.seed)) is None
+        i for i, p in enumerate(old) if cache.get(kept_key(p, i, form, encoders, pipe.profile, settings.seed)) is None
     }
     if shared:
         encoders.text_encoder.to("cpu")
@@ -190,7 +186,7 @@ def _train(
     else:
         missing = {i for i in missing if i % share[1] == share[0]}
     with grown.off():
-        _make_old(old, missing, form, encoders, pipe, cache, settings.seed, progress)
+        make_kept(old, missing, form, encoders, pipe, cache, settings.seed, progress)
     accelerator.wait_for_everyone()
 
     frozen = Frozen(pipe, way)
@@ -304,41 +300,6 @@ def _claim(folder: Path, order: LoraOrder, clips: ClipSet, form: Format, towers:
         part.write_text(json.dumps(said, indent=2), encoding="utf-8")
 
 
-def _make_old(
-    prompts: tuple[str, ...],
-    missing: set[int],
-    form: Format,
-    encoders: store.Encoders,
-    pipe: MovaPipeline,
-    cache: store.Cache,
-    seed: int,
-    progress: store.Progress,
-) -> None:
-    """One clip of each prompt that is missing, made by the model as it is: what it shall not forget."""
-    for n, i in enumerate(sorted(missing), 1):
-        made = _sampled(pipe, prompts[i], form, seed * SEEDS_APART + i, "latent", _steps_of_old(pipe.profile))
-        key = _old_key(prompts[i], i, form, encoders, pipe.profile, seed)
-        cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
-        progress("keep", n, len(missing))
-    _forget_tables()
-
-
-def _old_key(prompt: str, index: int, form: Format, encoders: store.Encoders, profile: ModelProfile, seed: int) -> str:
-    how = [_steps_of_old(profile), profile.guidance, profile.video_shift, profile.audio_shift]
-    return store.key_of("old", prompt, index, asdict(form), asdict(encoders.digests), how, seed)
-
-
-def _steps_of_old(profile: ModelProfile) -> int:
-    """Half of the model's own: what is to be kept are its velocities on such clips, not the clips' finest parts."""
-    return max(1, profile.steps // 2)
-
-
-def _forget_tables() -> None:
-    """Position tables made while sampling are inference tensors, which training may not use."""
-    for table in (rope.video_table, rope.audio_table, rope.clock_table):
-        table.cache_clear()
-
-
 def _task(
     order: LoraOrder,
     pipe: MovaPipeline,
@@ -373,7 +334,7 @@ def _task(
     new = store.examples(clips.pieces, form, eyes, reader, cache)
     old = []
     for i, prompt in enumerate(order.old_prompts if s.keep > 0 else ()):
-        made = store.take(cache, _old_key(prompt, i, form, encoders, profile, s.seed))
+        made = store.take(cache, kept_key(prompt, i, form, encoders, profile, s.seed))
         text = store.take(cache, store.text_key(prompt, reader))["text"]
         old.append(store.Example(made["video"], made["audio"], None, text))
     blank = store.take(cache, store.blank_key(form, eyes))["condition"]
@@ -388,58 +349,6 @@ def _task(
 def sample_prompts(order: LoraOrder, clips: ClipSet) -> tuple[str, ...]:
     """What is looked at while it trains."""
     return order.sample_prompts or tuple(dict.fromkeys(p.caption for p in clips.pieces))[:2]
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4, made within `apart`.
-
-    Attributes:
-        writes: this process decodes and writes them; others only help to compute.
-    """
-
-    pipe: MovaPipeline
-    form: Format
-    prompts: tuple[str, ...]
-    folder: Path
-    seed: int
-    apart: Callable[[], AbstractContextManager[None]] = nullcontext
-    writes: bool = True
-
-    def __call__(self, step: int) -> Figures:
-        """Makes them with the factors as they stand; returns their file names."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files = []
-        with self.apart(), torch.autocast(self.pipe.device.type, enabled=False):
-            for n, prompt in enumerate(self.prompts, 1):
-                path = self.folder / f"step-{step:06d}-{n}.mp4"
-                seed = self.seed * SEEDS_APART + n
-                if self.writes:
-                    make_clip(self.pipe, prompt, self.form, seed, path)
-                else:
-                    _sampled(self.pipe, prompt, self.form, seed, "latent")
-                files.append(path.name)
-        _forget_tables()
-        return {"files": files}
-
-
-def make_clip(pipe: MovaPipeline, prompt: str, form: Format, seed: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One clip with the model's own defaults, written as mp4; returns frames uint8 and samples."""
-    made = _sampled(pipe, prompt, form, seed, "np")
-    frames, samples = np.rint(made.frames[0] * 255).astype(np.uint8), made.audio[0].astype(np.float32)
-    write_clip(path, frames, samples, form.fps, made.sample_rate, {"prompt": prompt, "seed": seed}, sidecar=False)
-    return frames, samples
-
-
-def _sampled(
-    pipe: MovaPipeline, prompt: str, form: Format, seed: int, output_type: str, steps: int | None = None
-) -> MovaOutput:
-    p = pipe.profile
-    return pipe(
-        prompt, width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
-        num_inference_steps=steps or p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
-        audio_shift=p.audio_shift, seed=seed, output_type=output_type,
-    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """What a step of LoRA training is: the factors as one module, batches as functions of the step, the losses.
 
-The losses are those of full training (engine/training/flow.py): the square error of both velocities. A part of each
-batch may be clips that the model made itself before it learned anything; their target is what the model says without
+The losses are those of full training (engine/training/flow.py): the square error of both velocities. A part of all
+samples may be clips that the model made itself before it learned anything; their target is what the model says without
 the factors, so that the new thing is learned and the old ones are not forgotten.
 """
 
@@ -29,6 +29,7 @@ from engine.training.text import padding_counts
 CHOICE, LEVELS, NOISE, PROBE = 11, 12, 13, 14  # purposes of random streams
 PROBES = (0.3, 0.6, 0.9)  # noise levels at which the figures of an evaluation are taken
 PROBED = 4  # clips of an evaluation
+ROUND = 4  # steps in which kept samples have their share; in its last ones they stand together
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class LoraObjective(nn.Module):
         mean: averages a number over all processes.
 
     Attributes:
-        kept_everywhere: the model without the factors is looked at in every step, so that all processes of a shared
-            model make the same calls; what is said of samples that are not kept is thrown away.
+        kept_everywhere: where one process has kept samples, all look at the model without the factors, so that those
+            of a shared model make the same calls; what is said of samples that are not kept is thrown away.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class LoraObjective(nn.Module):
         audio_weight: Tensor,
         kept: Tensor,
         expert: str,
+        shares: dict[str, float] | None = None,
     ) -> tuple[Tensor, Figures]:
         """Loss of one batch.
 
@@ -103,13 +105,14 @@ class LoraObjective(nn.Module):
                 times their number.
             kept: (B,) bool, samples whose target is the model without the factors.
             expert: "high" or "low".
+            shares: of the whole step's weights that each figure has; figures without any are left out.
         """
         s, r = video_sigma.view(-1, 1, 1, 1, 1), audio_sigma.view(-1, 1, 1)
         noisy = (1 - s) * video + s * video_noise, (1 - r) * audio + r * audio_noise
         targets = [video_noise - video, audio_noise - audio]
         inputs = (*noisy, condition, text, video_sigma, audio_sigma)
         asked = kept if bool(kept.any()) else torch.arange(len(kept), device=kept.device) == 0
-        if self.kept_everywhere or bool(kept.any()):
+        if bool(kept.any()) or (self.kept_everywhere and (shares is None or "kept_video" in shares)):
             with torch.no_grad(), self.grown.off():
                 before = self.velocities(expert, *(x[asked] for x in inputs))
             for target, own in zip(targets, before, strict=True):
@@ -122,10 +125,15 @@ class LoraObjective(nn.Module):
             "kept_video": (errors[0] * video_weight * (1 - new)).sum(),
             "kept_audio": (errors[1] * audio_weight * (1 - new)).sum(),
         }  # fmt: skip
-        weight = self.settings.audio_weight
-        loss = parts["video"] + parts["kept_video"] + weight * (parts["audio"] + parts["kept_audio"])
+        weight, stay = self.settings.audio_weight, self.settings.keep_weight
+        loss = parts["video"] + weight * parts["audio"]
+        loss = loss + stay * (parts["kept_video"] + weight * parts["kept_audio"])
         with torch.no_grad():
-            figures: Figures = {name: self.mean(value.detach()) for name, value in parts.items()}
+            figures: Figures = {
+                name: self.mean(value.detach()) / (shares or {}).get(name, 1.0)
+                for name, value in parts.items()
+                if shares is None or name in shares
+            }
             figures["loss"] = self.mean(loss.detach())
         return loss, figures
 
@@ -200,12 +208,22 @@ class LoraTask:
         draw = torch.rand((), generator=generator_at(self.settings.seed, step, CHOICE))
         return HIGH if float(draw) < self.levels.high_share else LOW
 
+    def kept_at(self, step: int) -> int:
+        """How many samples of a step are kept ones.
+
+        They are gathered: the model is asked without the factors in few steps instead of in all, and a batch of one
+        sample can have its share, too.
+        """
+        whole, left = divmod(round(ROUND * self.settings.batch * self.settings.keep), self.settings.batch)
+        behind = ROUND - 1 - step % ROUND  # steps until the round ends
+        return self.settings.batch if behind < whole else left if behind == whole else 0
+
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """The samples of one process: every `world`-th of a batch that depends on seed and step alone."""
         s = self.settings
         expert = self.expert_at(step)
         g = generator_at(s.seed, step, LEVELS)
-        count, kept_count = s.batch, round(s.batch * s.keep) if self.old else 0
+        count, kept_count = s.batch, self.kept_at(step) if self.old else 0
         chosen = [self.new[i] for i in torch.randint(len(self.new), (count - kept_count,), generator=g).tolist()]
         if kept_count:
             chosen += [self.old[i] for i in torch.randint(len(self.old), (kept_count,), generator=g).tolist()]
@@ -223,7 +241,13 @@ class LoraTask:
             "audio_weight": loud * world / loud.sum().clamp_min(1.0),
             "kept": kept,
         }
-        return {name: value[rank::world] for name, value in whole.items()} | {"expert": expert}
+        sums = {
+            f"{kind}{side}": float(whole[f"{side}_weight"][mask].sum()) / world
+            for kind, mask in (("", ~kept), ("kept_", kept))
+            for side in ("video", "audio")
+        }
+        shares = {name: share for name, share in sums.items() if share}
+        return {name: value[rank::world] for name, value in whole.items()} | {"expert": expert, "shares": shares}
 
     def split(self, batch: dict[str, Any], count: int) -> list[dict[str, Any]]:
         """A batch in `count` parts at most. Weights count each sample in the whole batch, so that losses add up."""
