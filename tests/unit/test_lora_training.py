@@ -293,6 +293,19 @@ def test_what_is_kept_costs_nothing_until_something_is_learned(home: Path) -> No
     assert not any(p.requires_grad for n, p in pipe.low_noise.named_parameters() if "lora_" not in n)
 
 
+@pytest.mark.parametrize(
+    ("batch", "keep", "expected"),
+    [(4, 0.25, [0, 0, 0, 4]), (1, 0.25, [0, 0, 0, 1]), (1, 0.1, [0, 0, 0, 1]), (1, 0.9, [0, 1, 1, 1]), (2, 0, [0] * 4)],
+)
+def test_kept_samples_are_gathered(home: Path, batch: int, keep: float, expected: list[int]) -> None:
+    pipe = MovaPipeline.from_pretrained(home / "model")
+    new, blank, empty = examples(pipe, 2)
+    objective = objective_of(pipe, replace(SETTINGS, batch=batch, keep=keep))
+    task = LoraTask(objective, Levels(0.9, 3.0, 3.0, 6.0), new, new, blank, empty)
+    assert [task.kept_at(step) for step in range(4)] == expected
+    assert [int(task.batch(step, 0, 1)["kept"].sum()) for step in range(4, 8)] == expected
+
+
 def test_shares_of_processes_are_the_whole_batch(home: Path) -> None:
     pipe = MovaPipeline.from_pretrained(home / "model")
     new, blank, empty = examples(pipe, 3)

@@ -212,11 +212,14 @@ class LoraTask:
         """How many samples of a step are kept ones.
 
         They are gathered: the model is asked without the factors in few steps instead of in all, and a batch of one
-        sample can have its share, too.
+        sample can have its share, too. Of a round at least one sample is kept, and one new.
         """
-        whole, left = divmod(round(ROUND * self.settings.batch * self.settings.keep), self.settings.batch)
+        s = self.settings
+        if s.keep == 0:
+            return 0
+        whole, left = divmod(min(max(1, round(ROUND * s.batch * s.keep)), ROUND * s.batch - 1), s.batch)
         behind = ROUND - 1 - step % ROUND  # steps until the round ends
-        return self.settings.batch if behind < whole else left if behind == whole else 0
+        return s.batch if behind < whole else left if behind == whole else 0
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """The samples of one process: every `world`-th of a batch that depends on seed and step alone."""
