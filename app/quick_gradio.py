@@ -35,11 +35,17 @@ class _WithoutStubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         assert self.loader is not None
         self.loader.exec_module(module)
-        if hasattr(module, WRITER):  # a version without it has nothing to leave out
-            setattr(module, WRITER, lambda *_: None)
+        _leave_out(module)
+
+
+def _leave_out(module: ModuleType) -> None:
+    if hasattr(module, WRITER):  # a version without it has nothing to leave out
+        setattr(module, WRITER, lambda *_: None)
 
 
 def no_stubs() -> None:
-    """To be called before Gradio is imported; afterwards it does nothing."""
-    if MODULE not in sys.modules and not any(isinstance(finder, _WithoutStubs) for finder in sys.meta_path):
+    """To be called before Gradio is imported, for its start; later it still keeps stubs of our own components away."""
+    if MODULE in sys.modules:
+        _leave_out(sys.modules[MODULE])
+    elif not any(isinstance(finder, _WithoutStubs) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WithoutStubs())

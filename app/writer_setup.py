@@ -146,10 +146,10 @@ def _environment(root: Path) -> dict[str, str]:
 
 
 def _end_tree(pid: int) -> None:
-    """Ends a process and all that it started."""
+    """Ends a process and all that it started; itself first, or it would take the end of the others for a failure."""
     try:
         parent = psutil.Process(pid)
-        family = [*parent.children(recursive=True), parent]
+        family = [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
     for one in family:

@@ -10,6 +10,10 @@ from typing import Any
 
 import gradio as gr
 
+from app.quick_gradio import no_stubs
+
+no_stubs()  # whoever imported Gradio: classes of components would get stub files beside this one
+
 
 class TypedSlider(gr.Slider):
     """A slider whose event functions get what stands in its box: out of bounds, too; None where it is no number."""

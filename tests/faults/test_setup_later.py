@@ -6,6 +6,7 @@ import io
 import os
 import random
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.writer_setup import Phase, WriterSetup
+from app.writer_setup import Phase, WriterSetup, _end_tree
 from bootstrap import store
 from tests.faults.test_setup import Project, write_wheel
 
@@ -198,3 +199,16 @@ def test_offline_and_strangers_environments_are_left_alone(project: Project, mon
     monkeypatch.setenv("MOVA_OFFLINE", "1")
     assert behind(project).state().phase == "offline"
     assert groups(project) == {"base", "studio"}
+
+
+def test_a_build_ends_before_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lives on to see its compiler killed would write down that nothing can be built here."""
+    ended: list[int] = []
+    kill = psutil.Process.kill
+    monkeypatch.setattr(psutil.Process, "kill", lambda one: (ended.append(one.pid), kill(one)))
+    script = "import subprocess, sys; c = [sys.executable, '-c', 'input()']; subprocess.run(c, stdin=sys.stdin)"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as build:
+        while not (started := psutil.Process(build.pid).children()):
+            time.sleep(0.01)
+        _end_tree(build.pid)
+        assert ended == [build.pid, started[0].pid]

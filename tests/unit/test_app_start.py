@@ -28,3 +28,10 @@ print("quick")
 def test_gradio_is_whole_without_writing_stubs() -> None:
     done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=120)
     assert done.stdout == "quick\n", done.stderr
+
+
+def test_our_own_components_get_no_stubs() -> None:
+    """Also where Gradio was imported before, by whoever."""
+    look = "import gradio, pathlib, app.tabs.typed as t; print(pathlib.Path(t.__file__).with_suffix('.pyi').exists())"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "False\n", done.stderr
