@@ -81,12 +81,12 @@ class Maker:
             Cancelled: it was asked to stop; nothing is left but the latents of finished steps.
             MovaError: it cannot be made; the message says why.
         """
+        from engine.decode import stoppable
+
         clock = Clock()
         ears.stage("loading")
         if is_wanted(order.spec):
             order = _with_prompt(order, ears, clock)
-        from engine.decode import stoppable
-
         pipe = self._model(order, clock)
         picture = None if order.image is None else _prepared(order.image, order.spec, order.spec.crop)
         last = None if order.last_image is None else _prepared(order.last_image, order.spec, order.spec.last_crop)

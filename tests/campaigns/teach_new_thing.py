@@ -70,7 +70,7 @@ def main() -> int:
     figures = compare(model, args.work / "run" / f"{WORD}.safetensors", args.clips, args.old, args.threads, args.show)
     paces = [line["step_seconds"] for line in read_lines(args.work / "run" / "log.jsonl") if "loss" in line]
     figures["training_seconds"] = round(seconds, 1)
-    figures["stolen_share"] = round(stolen / seconds / (os.cpu_count() or 1), 3) if seconds else None
+    figures["stolen_share"] = round(stolen / seconds / (os.cpu_count() or 1), 3)
     figures["step_seconds"] = statistics.median(paces)
     (args.work / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2))
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def train(work: Path, model: Path, threads: int, kept_clips: int, more: list[str]) -> float:
-    """Clips and training; returns the seconds that the train command took (0 where it was done before)."""
+    """Clips and training; returns the seconds that the train command took."""
     profile = read_profile(model)
     write_clips(work / "clips", CLIPS, TRAIN_SEED, profile.sizes[0][0], profile.fps, profile.frames, RATE)
     rng = np.random.default_rng(5)

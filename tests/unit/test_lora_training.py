@@ -30,7 +30,7 @@ from engine.training.lora.clips import Format, load, scan
 from engine.training.lora.progress import read_progress
 from engine.training.lora.run import LoraOrder, train_lora
 from engine.training.lora.settings import LoraSettings
-from engine.training.lora.task import Levels, LoraObjective, LoraTask
+from engine.training.lora.task import WHOLE, Levels, LoraObjective, LoraTask
 from engine.weights import load_component, load_text_encoder
 
 TINY = Path(__file__).parents[1] / "data" / "mova-tiny" / "checkpoint"
@@ -274,7 +274,7 @@ def test_what_is_kept_costs_nothing_until_something_is_learned(home: Path) -> No
     task = LoraTask(objective, Levels(0.9, 3.0, 3.0, 6.0), new, old, blank, empty)
     assert [int(task.batch(step, 0, 1)["kept"].sum()) for step in range(4)] == [0, 0, 2, 4]
     assert task.batch(2, 0, 1)["shares"] == dict.fromkeys(("video", "audio", "kept_video", "kept_audio"), 0.5)
-    batch = task.batch(2, 0, 1) | {"shares": None}
+    batch = task.batch(2, 0, 1) | {"shares": WHOLE}
     loss, figures = objective(**batch)
     assert max(float(figures["kept_video"]), float(figures["kept_audio"])) < 1e-9
     assert float(figures["video"]) > 0.1

@@ -7,7 +7,7 @@ the factors, so that the new thing is learned and the old ones are not forgotten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from engine.training.text import padding_counts
 CHOICE, LEVELS, NOISE, PROBE = 11, 12, 13, 14  # purposes of random streams
 PROBES = (0.3, 0.6, 0.9)  # noise levels at which the figures of an evaluation are taken
 PROBED = 4  # clips of an evaluation
+WHOLE = dict.fromkeys(("video", "audio", "kept_video", "kept_audio"), 1.0)  # what a figure is a part of
 ROUND = 4  # steps in which kept samples have their share; in its last ones they stand together
 
 
@@ -94,7 +95,7 @@ class LoraObjective(nn.Module):
         audio_weight: Tensor,
         kept: Tensor,
         expert: str,
-        shares: dict[str, float] | None = None,
+        shares: Mapping[str, float] = WHOLE,
     ) -> tuple[Tensor, Figures]:
         """Loss of one batch.
 
@@ -112,7 +113,7 @@ class LoraObjective(nn.Module):
         targets = [video_noise - video, audio_noise - audio]
         inputs = (*noisy, condition, text, video_sigma, audio_sigma)
         asked = kept if bool(kept.any()) else torch.arange(len(kept), device=kept.device) == 0
-        if bool(kept.any()) or (self.kept_everywhere and (shares is None or "kept_video" in shares)):
+        if bool(kept.any()) or (self.kept_everywhere and "kept_video" in shares):
             with torch.no_grad(), self.grown.off():
                 before = self.velocities(expert, *(x[asked] for x in inputs))
             for target, own in zip(targets, before, strict=True):
@@ -129,11 +130,7 @@ class LoraObjective(nn.Module):
         loss = parts["video"] + weight * parts["audio"]
         loss = loss + stay * (parts["kept_video"] + weight * parts["kept_audio"])
         with torch.no_grad():
-            figures: Figures = {
-                name: self.mean(value.detach()) / (shares or {}).get(name, 1.0)
-                for name, value in parts.items()
-                if shares is None or name in shares
-            }
+            figures: Figures = {name: self.mean(parts[name].detach()) / share for name, share in shares.items()}
             figures["loss"] = self.mean(loss.detach())
         return loss, figures
 
