@@ -1,7 +1,8 @@
 """Goes on from a finished model: its weights stand for the checkpoints of the stages that made them.
 
 A working folder is large and gets lost; the model that it made is kept. What a model no longer has are the moments of
-the optimizer: the learning rate climbs anew from its step, see ``Optimization.rate_at``.
+the optimizer and the classifier of ``Naming``: the learning rate climbs anew from its step, see
+``Optimization.rate_at``, and the classifier, one linear layer, is learned again.
 """
 
 from __future__ import annotations

@@ -237,6 +237,7 @@ class DemoRun:
             latent_fps=self.recipe.clip.fps / self.recipe.towers_steps.stride,
             audio_weight=self.recipe.audio_weight,
             first_weight=self.recipe.first_weight,
+            naming_weight=self.recipe.naming_weight,
         )
 
     def _accelerator(self) -> Accelerator:

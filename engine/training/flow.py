@@ -19,6 +19,7 @@ from engine.attention import use_products
 from engine.models import AudioTower, Bridge, DualTower, VideoTower
 from engine.models.dual_tower import JointBlock
 from engine.schedule import shift_sigma
+from engine.training.naming import Naming
 from engine.training.text import encode, padding_counts
 
 HIGH, LOW = "high", "low"
@@ -98,6 +99,7 @@ class JointObjective(nn.Module):
         audio_weight: of the sound's loss; the picture's is 1.
         first_weight: of the first latent frame, against 1 of each other one. It alone shows how well a given first
             frame is kept, and is else one part in many.
+        naming_weight: of the text encoder's own loss, see ``Naming``; 0 leaves it out.
         text_length: tokens that the networks see in use; padding up to there is counted, not computed.
     """
 
@@ -108,6 +110,7 @@ class JointObjective(nn.Module):
         latent_fps: float,
         audio_weight: float,
         first_weight: float = 1.0,
+        naming_weight: float = 0.0,
         text_length: int = 512,
     ) -> None:
         super().__init__()
@@ -118,6 +121,8 @@ class JointObjective(nn.Module):
         self.latent_fps = latent_fps
         self.audio_weight = audio_weight
         self.first_weight = first_weight
+        self.naming_weight = naming_weight
+        self.naming = Naming(text_encoder.config.d_model) if naming_weight else None
         self.text_length = text_length
 
     def forward(
@@ -131,28 +136,33 @@ class JointObjective(nn.Module):
         audio_sigma: Tensor,
         video_noise: Tensor,
         audio_noise: Tensor,
+        named: Tensor,
         expert: str = LOW,
         bridge: float = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """video (B, C, F, H, W), audio (B, C', N), condition (B, stride + C, F, H, W), ids and mask (B, S),
-        sigmas (B,), noises like their latents -> loss and figures."""
+        sigmas (B,), noises like their latents, named as of ``named_in`` -> loss and figures."""
+        text = encode(self.text_encoder, ids, mask)
         errors = self.errors(
-            video, audio, condition, ids, mask, video_sigma, audio_sigma, video_noise, audio_noise, expert, bridge
+            video, audio, condition, text, video_sigma, audio_sigma, video_noise, audio_noise, expert, bridge
         )
         weights = torch.ones_like(errors[0])
         weights[:, 0] = self.first_weight
         video_loss = _mean_where((weights * errors[0]).sum(1) / weights.sum(1), video_sigma > 0)
         audio_loss = _mean_where(errors[1], audio_sigma > 0)
         figures = {"video": video_loss.detach(), "audio": audio_loss.detach()}
-        return video_loss + self.audio_weight * audio_loss, figures
+        loss = video_loss + self.audio_weight * audio_loss
+        if self.naming is not None:
+            naming_loss, figures["named"] = self.naming(text, mask, named)
+            loss = loss + self.naming_weight * naming_loss
+        return loss, figures
 
     def errors(
         self,
         video: Tensor,
         audio: Tensor,
         condition: Tensor,
-        ids: Tensor,
-        mask: Tensor,
+        text: Tensor,
         video_sigma: Tensor,
         audio_sigma: Tensor,
         video_noise: Tensor,
@@ -160,10 +170,12 @@ class JointObjective(nn.Module):
         expert: str = LOW,
         bridge: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Mean square errors of the velocities: (B, F) of every latent frame of the picture, (B,) of the sound."""
-        length = ids.shape[1]
+        """Mean square errors of the velocities: (B, F) of every latent frame of the picture, (B,) of the sound.
+
+        ``text`` are embeddings as of ``encode``; the others as in ``forward``.
+        """
+        length = text.shape[1]
         assert length not in (video[0, 0].numel(), audio.shape[2]), "text must not be as long as another sequence"
-        text = encode(self.text_encoder, ids, mask)
         network = self.high if expert == HIGH else self.low
         s, r = video_sigma.view(-1, 1, 1, 1, 1), audio_sigma.view(-1, 1, 1)
         with use_products(padding_counts(length, self.text_length).to(video.device)):

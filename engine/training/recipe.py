@@ -11,6 +11,7 @@ from engine.errors import RequestError
 from engine.profile import ModelProfile
 from engine.training.audio_vae import AudioVaeRecipe
 from engine.training.data import ClipFormat
+from engine.training.demo_world.clip import FAMILIES
 from engine.training.flow import NoiseLevels
 from engine.training.loop import Optimization, Rhythm
 from engine.training.towers import Later, TowersRecipe
@@ -66,6 +67,7 @@ class Recipe:
     tower_configs: dict[str, Config]
     audio_weight: float
     first_weight: float
+    naming_weight: float
     shun_padding: float
     studio: ModelProfile
     text: str = field(repr=False)  # the file itself, which is shipped beside the weights
@@ -110,6 +112,7 @@ def _recipe(raw: Config, text: str) -> Recipe:
         tower_configs={name: towers[name] for name in ("video", "audio", "bridge")},
         audio_weight=float(towers["audio_weight"]),
         first_weight=float(towers.get("first_weight", 1.0)),
+        naming_weight=float(towers.get("naming_weight", 0.0)),
         shun_padding=float(towers.get("shun_padding", 0.0)),
         studio=ModelProfile.model_validate(raw["studio"]),
         text=text,
@@ -126,9 +129,19 @@ def _decoder(raw: Config | None) -> WiderDecoder | None:
 
 
 def _towers_recipe(towers: Config) -> TowersRecipe:
-    later = tuple(_take(Later, part) for part in towers["steps"].get("later", []))
+    later = tuple(
+        _take(Later, part | {"favoured": _families(part.get("favoured", []))})
+        for part in towers["steps"].get("later", [])
+    )
     parts = {"levels": _take(NoiseLevels, towers["levels"]), "later": later}
     return _take(TowersRecipe, towers["steps"] | parts)
+
+
+def _families(raw: list[str]) -> tuple[str, ...]:
+    unknown = sorted(set(raw) - set(FAMILIES))
+    if unknown:
+        raise ValueError(f"there is no family {', '.join(unknown)}; known are {', '.join(FAMILIES)}")
+    return tuple(raw)
 
 
 def _pairs(raw: list[list[float]]) -> tuple[tuple[int, float], ...]:

@@ -18,7 +18,8 @@ from engine.models import AudioTower, Bridge, DualTower, VideoTower
 from engine.training.demo_world import ClipSpec, caption
 from engine.training.flow import HIGH, LOW, JointObjective, Networks, NoiseLevels, aim_bridge, open_gates, shun_padding
 from engine.training.loop import Average, Figures, generator_at
-from engine.training.text import make_text_encoder, make_tokenizer, tokenize
+from engine.training.naming import named_in
+from engine.training.text import encode, make_text_encoder, make_tokenizer, tokenize
 
 CAPTION, LEVELS, NOISE, HELD = 1, 2, 3, 4  # purposes of random streams
 PROBES = (0.3, 0.6, 0.9)  # sigmas at which held-out losses are taken
@@ -54,6 +55,7 @@ class Later:
         thorough: share of captions that name every attribute.
         high_every: as in ``TowersRecipe``; what there is to see is decided at high noise.
         near_noise: share of the high-noise expert's samples that are nearly pure noise.
+        favoured: families of which every clip is drawn twice as often, those that learn the most slowly.
     """
 
     start: int
@@ -61,6 +63,7 @@ class Later:
     thorough: float
     high_every: int
     near_noise: float = 0.0
+    favoured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,10 @@ class TowersTask:
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
         generator = generator_at(self.seed, step, rank, LEVELS)
         count = max(1, self.recipe.batch // world)
-        which = torch.randint(len(self.train.video), (count,), generator=generator)
-        rng = np.random.default_rng([self.seed, step, rank, CAPTION])
         now = self.recipe.at(step)
+        pool = self._pool(now.favoured)
+        which = pool[torch.randint(len(pool), (count,), generator=generator)]
+        rng = np.random.default_rng([self.seed, step, rank, CAPTION])
         texts = [caption(self.train.specs[i], rng, thorough=now.thorough) for i in which.tolist()]
         silent = torch.rand(count, generator=generator) < self.recipe.text_drop
         texts = ["" if no_text else text for text, no_text in zip(texts, silent.tolist(), strict=True)]
@@ -180,6 +184,11 @@ class TowersTask:
         sigmas = self.recipe.levels.draw(count, generator, expert, self.recipe.boundary, now.near_noise)
         noise = generator_at(self.seed, step, rank, NOISE)
         return self._inputs(self.train, which, texts, blind, sigmas, noise) | {"expert": expert or LOW}
+
+    def _pool(self, favoured: tuple[str, ...]) -> Tensor:
+        """The clips to draw from, by number: every one, and those of favoured families a second time."""
+        again = [i for i, spec in enumerate(self.train.specs) if spec.family in favoured]
+        return torch.tensor([*range(len(self.train.specs)), *again])
 
     def _inputs(
         self,
@@ -201,6 +210,7 @@ class TowersTask:
             "condition": torch.cat((mask, condition), 1),
             "ids": ids,
             "mask": attended,
+            "named": named_in(texts),
             "video_sigma": sigmas[0],
             "audio_sigma": sigmas[1],
             "video_noise": torch.randn(video.shape, generator=generator),
@@ -247,7 +257,9 @@ class TowersTask:
     def _chunk(self, inputs: dict[str, Any], rows: slice) -> tuple[Tensor, Tensor]:
         device = next(self.objective.parameters()).device
         part: dict[str, Any] = {k: v[rows].to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
-        video, audio = self.objective.errors(**part)
+        text = encode(self.objective.text_encoder, part.pop("ids"), part.pop("mask"))
+        del part["named"]
+        video, audio = self.objective.errors(text=text, **part)
         return video.mean(1).cpu(), audio.cpu()
 
     def _strangers(self) -> Tensor:

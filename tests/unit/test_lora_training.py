@@ -31,6 +31,7 @@ from engine.training.lora.progress import read_progress
 from engine.training.lora.run import LoraOrder, train_lora
 from engine.training.lora.settings import LoraSettings
 from engine.training.lora.task import WHOLE, Levels, LoraObjective, LoraTask
+from engine.training.text import encode
 from engine.weights import load_component, load_text_encoder
 
 TINY = Path(__file__).parents[1] / "data" / "mova-tiny" / "checkpoint"
@@ -260,7 +261,7 @@ def test_losses_are_those_of_full_training(home: Path) -> None:
     with torch.no_grad():
         _, figures = task.objective(**inputs, **weights, kept=torch.zeros(2, dtype=torch.bool), expert="high")
         named = {k: v for k, v in inputs.items() if k != "text"}
-        video, audio = joint.errors(ids=ids, mask=mask, expert="high", **named)
+        video, audio = joint.errors(text=encode(encoder, ids, mask), expert="high", **named)
     assert float(figures["video"]) == pytest.approx(float(video.mean()), rel=1e-5)
     assert float(figures["audio"]) == pytest.approx(float(audio.mean()), rel=1e-5)
 
