@@ -59,7 +59,7 @@ class TrainingForm(BaseModel):
     data: Line = Field(default="", max_length=MAX_TEXT)
     name: Line = Field(default="", max_length=100)
     trigger: Line = Field(default="", max_length=100)
-    steps: Whole = 1000
+    steps: Whole = 800
     rank: Whole = 16
     learn: str = "both"
     modules: str = "all"

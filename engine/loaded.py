@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from engine.attention import use_backend
 from engine.decode import decode_audio, decode_video
-from engine.denoise import Split, compute_dtype, velocity
 from engine.encode import (
     TextEmbedding,
     condition_latents,
@@ -25,6 +24,7 @@ from engine.encode import (
     frames_tensor,
     picture_tensor,
 )
+from engine.guided import Split, compute_dtype, velocity
 from engine.inputs import Picture, open_picture
 from engine.media import fit_image
 from engine.memory.backends import backend_of, settled

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from engine.decode import require_finite
-from engine.denoise import Guidance, Known, StepCallback, StepState, denoise, hearing
+from engine.denoise import Known, StepCallback, StepState, denoise, hearing
 from engine.encode import TextEmbedding
 from engine.errors import RequestError
+from engine.guided import Guidance, GuidedVelocity
 from engine.inputs import ClipInputs, Picture, clip_inputs, starting_latents
 from engine.loaded import LoadedModel
 from engine.output import OUTPUT_TYPES, MovaOutput
@@ -130,15 +131,19 @@ class MovaPipeline(LoadedModel):
         stage("picture")
         condition = self.carrier.attempt("picture", lambda: self._read_pictures(clips, r, given_video_latents))
         stage("denoise")
+        guided = GuidedVelocity(
+            condition.to(self.device),
+            positive.embeds.to(self.device),
+            None if negative is None else negative.to(self.device),
+            Guidance(r.guidance, r.bridge_guidance, r.a2v_scale, r.v2a_scale),
+            self.latent_fps(r.fps),
+            self.split,
+        )
         video, audio = self._denoised(
             video,
             audio,
-            condition,
-            positive.embeds,
-            negative,
+            guided,
             paired_steps(r.steps, r.video_shift, r.audio_shift, self.schedule),
-            Guidance(r.guidance, r.bridge_guidance, r.a2v_scale, r.v2a_scale),
-            self.latent_fps(r.fps),
             Known(given_video_latents is not None, given_audio_latents is not None),
             callback_on_step_end,
             step_cache,
@@ -183,12 +188,8 @@ class MovaPipeline(LoadedModel):
         self,
         video: torch.Tensor,
         audio: torch.Tensor,
-        condition: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
+        guided: GuidedVelocity,
         steps: list[Step],
-        guidance: Guidance,
-        latent_fps: float,
         known: Known,
         callback: StepCallback | None,
         threshold: float | None,
@@ -216,17 +217,12 @@ class MovaPipeline(LoadedModel):
                     self.expert_at,
                     done[1].to(device),
                     done[2].to(device),
-                    condition.to(device),
-                    positive.to(device),
-                    None if negative is None else negative.to(device),
+                    guided,
                     steps[done[0] :],
-                    guidance,
-                    latent_fps,
                     known,
                     remember,
                     self.carrier.step,
                     cache,
-                    self.split,
                     sound_steps,
                 )
 

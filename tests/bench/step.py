@@ -22,8 +22,8 @@ import psutil
 import torch
 from torch import nn
 
-from engine.denoise import compute_dtype, velocity
 from engine.device import choose_device
+from engine.guided import compute_dtype, velocity
 from engine.memory.carry import PlannedCarrier
 from engine.memory.machine import GIB, detect
 from engine.memory.plan import Plan, make_plan

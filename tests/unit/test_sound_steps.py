@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from engine import MovaPipeline
-from engine.denoise import Guidance, denoise, hearing
+from engine.denoise import denoise, hearing
 from engine.errors import RequestError
+from engine.guided import Guidance, GuidedVelocity
 from engine.models import lean
 from engine.schedule import Step
 from tests.memory_parts import TINY, plan, run, same, storage
@@ -66,13 +67,11 @@ def test_the_parts_are_steps_of_the_sound(pipe):
     video, audio, _, _, text = inputs(pipe, batch=1)
     channels = network.config.video["out_dim"]
     start, condition = video[:, :channels], video[:, channels:]
-    off = Guidance(3.0, 1.0, 0.0, 0.0)
+    unbridged = GuidedVelocity(condition, text, -text, Guidance(3.0, 1.0, 0.0, 0.0), 6.0)
 
     def sound(steps: list[Step], parts: int) -> torch.Tensor:
         with hearing(network):
-            return denoise(lambda t: network, start, audio, condition, text, -text, steps, off, 6.0, sound_steps=parts)[
-                1
-            ]
+            return denoise(lambda t: network, start, audio, unbridged, steps, sound_steps=parts)[1]
 
     whole = [Step(0, 1000.0, 1000.0, -0.6, -0.4), Step(1, 400.0, 600.0, -0.4, -0.6)]
     fine = [

@@ -24,7 +24,9 @@ SEEDS_APART = 100_003
 
 @dataclass(frozen=True)
 class Sampler:
-    """Clips of fixed prompts and seeds, into `folder` as step-000250-1.mp4, made within `apart`.
+    """Clips of fixed prompts and seeds, into `folder` as step-000200-1.mp4, made within `apart`.
+
+    In half of the model's steps, see `_half_steps`: what they are for is to see whether the new thing is there.
 
     Attributes:
         writes: this process decodes and writes them; others only help to compute.
@@ -46,30 +48,24 @@ class Sampler:
             for n, prompt in enumerate(self.prompts, 1):
                 path = self.folder / f"step-{step:06d}-{n}.mp4"
                 seed = self.seed * SEEDS_APART + n
+                made = _sampled(self.pipe, prompt, self.form, seed, "np" if self.writes else "latent")
                 if self.writes:
-                    make_clip(self.pipe, prompt, self.form, seed, path)
-                else:
-                    _sampled(self.pipe, prompt, self.form, seed, "latent")
+                    _write(path, made, self.form, prompt, seed)
                 files.append(path.name)
         _forget_tables()
         return {"files": files}
 
 
-def make_clip(pipe: MovaPipeline, prompt: str, form: Format, seed: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One clip with the model's own defaults, written as mp4; returns frames uint8 and samples."""
-    made = _sampled(pipe, prompt, form, seed, "np")
+def _write(path: Path, made: MovaOutput, form: Format, prompt: str, seed: int) -> None:
     frames, samples = np.rint(made.frames[0] * 255).astype(np.uint8), made.audio[0].astype(np.float32)
     write_clip(path, frames, samples, form.fps, made.sample_rate, {"prompt": prompt, "seed": seed}, sidecar=False)
-    return frames, samples
 
 
-def _sampled(
-    pipe: MovaPipeline, prompt: str, form: Format, seed: int, output_type: str, steps: int | None = None
-) -> MovaOutput:
+def _sampled(pipe: MovaPipeline, prompt: str, form: Format, seed: int, output_type: str) -> MovaOutput:
     p = pipe.profile
     return pipe(
         prompt, width=form.width, height=form.height, num_frames=form.frames, fps=form.fps,
-        num_inference_steps=steps or p.steps, guidance_scale=p.guidance, video_shift=p.video_shift,
+        num_inference_steps=_half_steps(p), guidance_scale=p.guidance, video_shift=p.video_shift,
         audio_shift=p.audio_shift, seed=seed, output_type=output_type,
     )  # fmt: skip
 
@@ -86,7 +82,7 @@ def make_kept(
 ) -> None:
     """One clip of each prompt that is missing, made by the model as it is: what it shall not forget."""
     for n, i in enumerate(sorted(missing), 1):
-        made = _sampled(pipe, prompts[i], form, seed * SEEDS_APART + i, "latent", _steps_of_kept(pipe.profile))
+        made = _sampled(pipe, prompts[i], form, seed * SEEDS_APART + i, "latent")
         key = kept_key(prompts[i], i, form, encoders, pipe.profile, seed)
         cache.put(key, {"video": made.video_latents[0], "audio": made.audio_latents[0]})
         progress("keep", n, len(missing))
@@ -95,12 +91,12 @@ def make_kept(
 
 def kept_key(prompt: str, index: int, form: Format, encoders: store.Encoders, profile: ModelProfile, seed: int) -> str:
     """Where such a clip lies in the cache: by all that it depends on."""
-    how = [_steps_of_kept(profile), profile.guidance, profile.video_shift, profile.audio_shift]
+    how = [_half_steps(profile), profile.guidance, profile.video_shift, profile.audio_shift]
     return store.key_of("old", prompt, index, asdict(form), asdict(encoders.digests), how, seed)
 
 
-def _steps_of_kept(profile: ModelProfile) -> int:
-    """Half of the model's own: what is to be kept are its velocities on such clips, not the clips' finest parts."""
+def _half_steps(profile: ModelProfile) -> int:
+    """Half of the model's own. What is to be kept are its velocities on such clips, not the clips' finest parts."""
     return max(1, profile.steps // 2)
 
 

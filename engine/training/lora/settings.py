@@ -68,7 +68,7 @@ class LoraSettings:
     modules: str = "all"
     rank: int = 16
     alpha: float | None = None
-    steps: int = 1000
+    steps: int = 800
     batch: int = 4
     rate: float | None = None
     bridge_scale: float = 2.0
@@ -83,7 +83,7 @@ class LoraSettings:
     ema: float = 0.99
     seed: int = 1
     save_every: int = 100
-    sample_every: int = 250
+    sample_every: int = 200
     precision: str = "auto"
     accumulate: int = 0
     frozen: str = "auto"
