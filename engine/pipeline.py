@@ -220,10 +220,10 @@ class MovaPipeline(LoadedModel):
                     guided,
                     steps[done[0] :],
                     known,
-                    remember,
-                    self.carrier.step,
-                    cache,
-                    sound_steps,
+                    callback=remember,
+                    announce=self.carrier.step,
+                    cache=cache,
+                    sound_steps=sound_steps,
                 )
 
         latents = self.carrier.attempt("denoise", run)

@@ -55,8 +55,7 @@ def failing(monkeypatch, stage: str, times: int, error: Exception, at_step: int 
         held = torch.zeros(2**20)
         if stage != "denoise":
             raise type(error)(*error.args)  # a fresh one: its traceback dies with it
-        args = list(args)
-        callback, count = args[10], [0]
+        callback, count = kwargs["callback"], [0]
 
         def stop(state):
             callback(state)
@@ -65,8 +64,7 @@ def failing(monkeypatch, stage: str, times: int, error: Exception, at_step: int 
                 raise type(error)(*error.args)
             return bool(held is not None)
 
-        args[10] = stop
-        return real(*args, **kwargs)
+        return real(*args, **(kwargs | {"callback": stop}))
 
     monkeypatch.setattr(*STAGES[stage], broken)
     return calls
