@@ -131,14 +131,17 @@ class MovaPipeline(LoadedModel):
         stage("picture")
         condition = self.carrier.attempt("picture", lambda: self._read_pictures(clips, r, given_video_latents))
         stage("denoise")
-        guided = GuidedVelocity(
-            condition.to(self.device),
-            positive.embeds.to(self.device),
-            None if negative is None else negative.to(self.device),
-            Guidance(r.guidance, r.bridge_guidance, r.a2v_scale, r.v2a_scale),
-            self.latent_fps(r.fps),
-            self.split,
-        )
+
+        def guided() -> GuidedVelocity:
+            return GuidedVelocity(
+                condition.to(self.device),
+                positive.embeds.to(self.device),
+                None if negative is None else negative.to(self.device),
+                Guidance(r.guidance, r.bridge_guidance, r.a2v_scale, r.v2a_scale),
+                self.latent_fps(r.fps),
+                self.split,
+            )
+
         video, audio = self._denoised(
             video,
             audio,
@@ -188,14 +191,14 @@ class MovaPipeline(LoadedModel):
         self,
         video: torch.Tensor,
         audio: torch.Tensor,
-        guided: GuidedVelocity,
+        guided: Callable[[], GuidedVelocity],
         steps: list[Step],
         known: Known,
         callback: StepCallback | None,
         threshold: float | None,
         sound_steps: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The velocity loop. An attempt that ran out of memory goes on from its last whole step."""
+        """The velocity loop. An attempt that ran out of memory goes on from its last whole step, `guided` anew."""
         done: list[Any] = [0, video, audio]
         device = self.device
         cache = None if threshold is None else StepCache(check_number("step cache", threshold, 0.0, 1.0))
@@ -217,7 +220,7 @@ class MovaPipeline(LoadedModel):
                     self.expert_at,
                     done[1].to(device),
                     done[2].to(device),
-                    guided,
+                    guided(),
                     steps[done[0] :],
                     known,
                     callback=remember,

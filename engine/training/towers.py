@@ -148,6 +148,7 @@ class TowersTask:
         self.held = held
         self.sample = sample
         self.tokenizer = make_tokenizer()
+        self.pools = {favoured: self._pool(favoured) for favoured in {(), *(part.favoured for part in recipe.later)}}
 
     def before_step(self, step: int, average: Average) -> None:
         """Makes the second expert of the first when its time has come."""
@@ -173,7 +174,7 @@ class TowersTask:
         generator = generator_at(self.seed, step, rank, LEVELS)
         count = max(1, self.recipe.batch // world)
         now = self.recipe.at(step)
-        pool = self._pool(now.favoured)
+        pool = self.pools[now.favoured]
         which = pool[torch.randint(len(pool), (count,), generator=generator)]
         rng = np.random.default_rng([self.seed, step, rank, CAPTION])
         texts = [caption(self.train.specs[i], rng, thorough=now.thorough) for i in which.tolist()]
@@ -183,7 +184,8 @@ class TowersTask:
         expert = self.expert_at(step)
         sigmas = self.recipe.levels.draw(count, generator, expert, self.recipe.boundary, now.near_noise)
         noise = generator_at(self.seed, step, rank, NOISE)
-        return self._inputs(self.train, which, texts, blind, sigmas, noise) | {"expert": expert or LOW}
+        inputs = self._inputs(self.train, which, texts, blind, sigmas, noise)
+        return inputs | {"named": named_in(texts), "expert": expert or LOW}
 
     def _pool(self, favoured: tuple[str, ...]) -> Tensor:
         """The clips to draw from, by number: every one, and those of favoured families a second time."""
@@ -210,7 +212,6 @@ class TowersTask:
             "condition": torch.cat((mask, condition), 1),
             "ids": ids,
             "mask": attended,
-            "named": named_in(texts),
             "video_sigma": sigmas[0],
             "audio_sigma": sigmas[1],
             "video_noise": torch.randn(video.shape, generator=generator),
@@ -258,7 +259,6 @@ class TowersTask:
         device = next(self.objective.parameters()).device
         part: dict[str, Any] = {k: v[rows].to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
         text = encode(self.objective.text_encoder, part.pop("ids"), part.pop("mask"))
-        del part["named"]
         video, audio = self.objective.errors(text=text, **part)
         return video.mean(1).cpu(), audio.cpu()
 
