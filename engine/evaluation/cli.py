@@ -57,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance", type=float, help="text guidance")
     parser.add_argument("--sound-steps", type=int, default=1, help="parts in which the sound takes each step")
     parser.add_argument("--bridge-guidance", type=float, default=1.0, help="guidance by the bridge; 1 is off")
-    parser.add_argument("--bridge", type=float, default=1.0, help="strength of the bridge both ways; 0 is off")
+    parser.add_argument("--a2v", type=float, default=1.0, help="strength of sound to picture; 0 is off")
+    parser.add_argument("--v2a", type=float, default=1.0, help="strength of picture to sound; 0 is off")
     parser.add_argument("--threads", type=int, help="CPU threads of one process")
     parser.add_argument("--processes", type=int, default=1, help="clips made at once, on a CPU thread each")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for scores and sheets")
@@ -100,7 +101,7 @@ def evaluate(options: argparse.Namespace) -> None:
         clips = list(made)
         seconds = time.monotonic() - began
         scores = score_clips(clips)
-        name = mode if options.bridge == 1.0 else f"{mode}-bridge-{options.bridge:g}"
+        name = mode + "".join(f"-{way}-{s:g}" for way, s in (("a2v", options.a2v), ("v2a", options.v2a)) if s != 1.0)
         name += "" if options.sound_steps == 1 else f"-sound-{options.sound_steps}"
         name += "" if options.bridge_guidance == 1.0 else f"-guided-{options.bridge_guidance:g}"
         about = {"model": options.model, **vars(settings), "seconds_per_clip": round(seconds / len(clips), 2)}
@@ -137,7 +138,8 @@ def _settings(options: argparse.Namespace, mode: str, folder: Path | None) -> Op
         fps=options.fps or profile.fps,
         steps=options.steps or profile.steps,
         guidance=profile.guidance if options.guidance is None else options.guidance,
-        bridge=options.bridge,
+        a2v=options.a2v,
+        v2a=options.v2a,
         bridge_guidance=options.bridge_guidance,
         sound_steps=options.sound_steps,
     )

@@ -58,7 +58,8 @@ class Options:
     fps: float = 24.0
     steps: int | None = None
     guidance: float | None = None
-    bridge: float = 1.0
+    a2v: float = 1.0
+    v2a: float = 1.0
     bridge_guidance: float = 1.0
     sound_steps: int = 1
 
@@ -134,8 +135,8 @@ def _make(pipe: Any, trial: Trial, options: Options) -> Clip:
         "num_frames": options.frames,
         "fps": options.fps,
         "seed": trial.seed,
-        "a2v_scale": options.bridge,
-        "v2a_scale": options.bridge,
+        "a2v_scale": options.a2v,
+        "v2a_scale": options.v2a,
     }
     if options.sound_steps != 1:
         asked["sound_steps"] = options.sound_steps

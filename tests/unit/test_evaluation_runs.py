@@ -48,11 +48,11 @@ class FakePipe:
 ])  # fmt: skip
 def test_each_mode_gives_the_model_what_it_says(mode: str, given: set[str]) -> None:
     pipe = FakePipe()
-    options = Options(mode, height=48, width=64, frames=9, steps=3, bridge=0.0)
+    options = Options(mode, height=48, width=64, frames=9, steps=3, a2v=0.5, v2a=0.0)
     clips = list(make_clips(pipe, held_out_trials(3, 5), options))
     call = pipe.calls[1]
     assert {name for name in call if name == "image" or name.startswith("given")} == given
-    assert call["a2v_scale"] == call["v2a_scale"] == 0.0
+    assert (call["a2v_scale"], call["v2a_scale"]) == (0.5, 0.0)
     assert call["num_inference_steps"] == 3
     assert "guidance_scale" not in call
     assert len({call["seed"] for call in pipe.calls}) == 3
