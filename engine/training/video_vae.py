@@ -129,7 +129,7 @@ class VideoVaeObjective(nn.Module):
 
     def __init__(self, vae: AutoencoderKLWan, moving_weight: float, kl_weight: float, square_weight: float) -> None:
         super().__init__()
-        self.decibels = False  # set by the task, step by step
+        self.decibels, self.moving_share = False, 0.5  # set by the task, step by step
         self.vae = vae
         self.moving_weight = moving_weight
         self.kl_weight = kl_weight
@@ -143,7 +143,9 @@ class VideoVaeObjective(nn.Module):
         made = decode_whole(self.vae, mean + (0.5 * logvar).exp() * noise).float()
         moving = moving_pixels(video)
         difference = made - video
-        loss = in_decibels(difference, moving) if self.decibels else self._weighted(difference, moving)
+        loss = (
+            in_decibels(difference, moving, self.moving_share) if self.decibels else self._weighted(difference, moving)
+        )
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
         square = difference.detach().square().mean()
         figures = {"error": loss.detach(), "kl": kl.detach(), "psnr": 10.0 * torch.log10(4.0 / square)}
@@ -155,19 +157,21 @@ class VideoVaeObjective(nn.Module):
         return (weight * error).mean() / weight.mean()
 
 
-def in_decibels(difference: Tensor, moving: Tensor) -> Tensor:
-    """DECIBEL_WEIGHT times the mean of ln(MSE) over all pixels and ln(MSE) over the moving ones.
+def in_decibels(difference: Tensor, moving: Tensor, moving_share: float = 0.5) -> Tensor:
+    """DECIBEL_WEIGHT times a mean of ln(MSE) over all pixels and ln(MSE) over the moving ones.
 
     Every relative gain counts alike, however small the error is by now: what a figure in dB asks for.
 
     Args:
         difference: (B, 3, T, H, W).
         moving: (B, 1, T, H, W) bool.
+        moving_share: weight of the moving ones in that mean.
     """
     square = difference.square().mean(1, keepdim=True)
     # without moving pixels the second term is a constant
     there = (square * moving).sum() / moving.sum().clamp(min=1)
-    return DECIBEL_WEIGHT * 0.5 * ((square.mean() + TINY).log() + (there + TINY).log())
+    all_, moved = (square.mean() + TINY).log(), (there + TINY).log()
+    return DECIBEL_WEIGHT * ((1.0 - moving_share) * all_ + moving_share * moved)
 
 
 def channels_last(module: nn.Module) -> None:
@@ -186,6 +190,7 @@ class Part:
     Attributes:
         encoder: False leaves the encoder as it is; only the decoder learns.
         decibels: the loss is `in_decibels` instead of the weighted error.
+        moving_share: what moving pixels count in it.
     """
 
     steps: int
@@ -193,6 +198,7 @@ class Part:
     batch: int
     encoder: bool = True
     decibels: bool = False
+    moving_share: float = 0.5
 
 
 class VideoVaeTask:
@@ -239,7 +245,7 @@ class VideoVaeTask:
     def before_step(self, step: int, average: Average) -> None:
         """Chooses the loss of the step's part, and freezes or frees the encoder."""
         part, vae = self.part_at(step), self.objective.vae
-        self.objective.decibels = part.decibels
+        self.objective.decibels, self.objective.moving_share = part.decibels, part.moving_share
         encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
         if part.encoder:
             for parameter in encoder:

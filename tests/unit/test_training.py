@@ -213,6 +213,9 @@ def test_decibel_loss_counts_relative_gains_alike() -> None:
     still = torch.zeros_like(moving)
     gain = in_decibels(difference, still) - in_decibels(0.5 * difference, still)
     assert gain.item() == pytest.approx(DECIBEL_WEIGHT * np.log(2), rel=1e-3)
+    both, all_, moved = (in_decibels(difference, moving, share).item() for share in (0.5, 0.0, 1.0))
+    assert both == pytest.approx(0.5 * (all_ + moved), rel=1e-4)
+    assert all_ == pytest.approx(DECIBEL_WEIGHT * float(difference.square().mean().log()), rel=1e-3)
     where = difference.clone().requires_grad_()
     in_decibels(where, moving).backward()
     gradient = where.grad.abs().mean(1, keepdim=True)  # type: ignore[union-attr]
