@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
 from engine.encode import latent_statistics, tiling
 from engine.errors import NumericsError
+from engine.memory.plan import frames_at_once
 from engine.models import AudioVAE
 
 
@@ -49,9 +51,34 @@ def decode_video(vae: AutoencoderKLWan, latents: torch.Tensor, tiled: bool = Fal
         tiled: decode in overlapping tiles: less memory, tiny differences where tiles blend.
     """
     mean, std = latent_statistics(vae)
-    with tiling(vae, tiled):
-        frames = vae.decode((latents.to(vae.device, torch.float32) * std + mean).to(vae.dtype)).sample
+    latents = (latents.to(vae.device, torch.float32) * std + mean).to(vae.dtype)
+    if tiled:
+        with tiling(vae, tiled):
+            frames = vae.decode(latents).sample
+    else:
+        frames = _decode_in_chunks(vae, latents)
     return require_finite(frames.float(), "the picture").clamp_(-1, 1)
+
+
+def _decode_in_chunks(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """What `vae.decode` gives, in fewer and larger chunks.
+
+    The library goes one latent frame at a time, which small pictures do not fill a processor with. Its caches hold the
+    last two frames before a chunk, however long that is; only the first latent frame, which is one frame of the picture
+    instead of four, stands alone.
+    """
+    frames, rows, columns = latents.shape[2:]
+    step = frames_at_once(rows * columns * vae.config.scale_factor_spatial**2)
+    vae.clear_cache()
+    x = vae.post_quant_conv(latents)
+    parts = []
+    for start, end in [(0, 1), *((i, i + step) for i in range(1, frames, step))]:
+        vae._conv_idx = [0]
+        part = vae.decoder(x[:, :, start:end], vae._feat_map, vae._conv_idx, first_chunk=start == 0)
+        parts.append(part)
+    vae.clear_cache()
+    made = torch.cat(parts, 2)
+    return unpatchify(made, vae.config.patch_size) if vae.config.patch_size else made
 
 
 @torch.inference_mode()

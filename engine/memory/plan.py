@@ -22,6 +22,7 @@ FULL, EXTRA = 6.7, 1.05  # activations: units (tokens x width x item) of a branc
 ENCODE, DECODE = 147.0, 204.0  # bytes a pixel and channel that the video VAE takes
 DECODED = 36.0  # bytes a pixel and frame: three float32 copies of the colours
 TILE = 256 * 256  # pixels
+CHUNK = 96 * 96 * 6  # pixels of a frame times latent frames: what the decoder takes at once, where pictures are small
 EIGHT_BIT_COST = 1.04  # unpacking the weights takes a share of the time
 APART_COST = 1.002  # branches one after the other: launches, no more
 TILES = ("none", "decode", "both")
@@ -106,13 +107,18 @@ def activations(sizes: ModelSizes, work: Work, dtype: str, at_once: int) -> int:
     return int(unit * (FULL * together + EXTRA * (branches - together))) + text + tables
 
 
+def frames_at_once(pixels: int) -> int:
+    """How many latent frames the video decoder takes at once, for pictures of so many pixels."""
+    return max(1, CHUNK // pixels)
+
+
 def decoding(sizes: ModelSizes, work: Work, tiles: str) -> int:
     """Peak bytes of encoding the first picture and of decoding, whichever takes more, with the VAEs."""
     pixels = work.width * work.height
-    decoded = pixels if tiles == "none" else min(pixels, TILE)
+    decoded = pixels * frames_at_once(pixels) if tiles == "none" else min(pixels, TILE)
     encoded = min(pixels, TILE) if tiles == "both" else pixels
     frames = (DECODED + (0 if tiles == "none" else 12)) * pixels * work.frames
-    picture = max(DECODE * sizes.vae_width * decoded + frames, ENCODE * sizes.vae_width * encoded + 12 * pixels)
+    picture = max(DECODE * sizes.decoder_width * decoded + frames, ENCODE * sizes.vae_width * encoded + 12 * pixels)
     return int(picture) * work.batch + 4 * (sizes.video_vae + sizes.audio_vae)
 
 

@@ -29,7 +29,7 @@ class ModelSizes:
         video_vae, audio_vae: always in float32.
         width, ffn, audio_width, text_width: of the towers and the text.
         patch: (time, height, width). stride, spatial: of the video VAE. hop, rate: of the audio VAE.
-        vae_width: channels of the video VAE at full size.
+        vae_width, decoder_width: channels of the video VAE's two halves at full size, a pixel of the picture.
         itemsize: bytes a weight takes in the folder.
     """
 
@@ -53,7 +53,8 @@ class ModelSizes:
     spatial: int = 8
     hop: int = 960
     rate: int = 48000
-    vae_width: int = 96
+    vae_width: float = 96.0
+    decoder_width: float = 96.0
     itemsize: int = 2
 
     def block(self, layer: int) -> int:
@@ -129,6 +130,7 @@ def read_sizes(folder: str | Path) -> ModelSizes:
     files["text_encoder"] = weight_files(folder / "text_encoder", "model")
     shapes = {n: stored_shapes(f) for n, f in files.items()}
     video, audio, vae, dac = configs["video_dit"], configs["audio_dit"], configs["video_vae"], configs["audio_vae"]
+    base, merged = vae.get("base_dim", 96), (vae.get("patch_size") or 1) ** 2
     v_block, v_linear = _layer(shapes["video_dit"], "blocks.0.")
     parts = [_layer(shapes["audio_dit"], "blocks.0.")]
     parts += [_layer(shapes["dual_tower_bridge"], f"{way}_conditioners.0.") for way in _WAYS]
@@ -153,7 +155,8 @@ def read_sizes(folder: str | Path) -> ModelSizes:
         spatial=vae.get("scale_factor_spatial", 8),
         hop=math.prod(dac["encoder_rates"]),
         rate=dac["sample_rate"],
-        vae_width=vae.get("base_dim", 96),
+        vae_width=base / merged,
+        decoder_width=(vae.get("decoder_base_dim") or base) / merged,
         itemsize=stored_bytes(files["video_dit"]),
     )
 

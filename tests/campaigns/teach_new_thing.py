@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--clips", type=int, default=20, help="of the new thing, with and without")
     parser.add_argument("--old", type=int, default=32, help="clips of the demo world, with and without")
-    parser.add_argument("--kept", type=int, default=24, help="clips that the model makes itself, not to forget")
+    parser.add_argument("--kept", type=int, default=240, help="lines of what it shall not forget")
     parser.add_argument("--show", type=Path, help="folder for two clips, before and after")
     parser.add_argument("settings", nargs="*", help="more for the train command, after --")
     args = parser.parse_args()
@@ -79,12 +79,12 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def train(work: Path, model: Path, threads: int, kept_clips: int, more: list[str]) -> float:
+def train(work: Path, model: Path, threads: int, lines: int, more: list[str]) -> float:
     """Clips and training; returns the seconds that the train command took."""
     profile = read_profile(model)
     write_clips(work / "clips", CLIPS, TRAIN_SEED, profile.sizes[0][0], profile.fps, profile.frames, RATE)
     rng = np.random.default_rng(5)
-    kept = [caption(sample_spec(rng, (family,)), rng) for family in FAMILIES * (kept_clips // 8)]
+    kept = [caption(sample_spec(rng, (family,)), rng) for family in FAMILIES * (lines // 8)]
     (work / "kept.txt").write_text("\n".join(kept) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "engine.training.cli", "lora", "--data", str(work / "clips"), "--name", WORD]
     command += ["--trigger", WORD, "--base", str(model), "--work", str(work / "run"), "--no-library"]

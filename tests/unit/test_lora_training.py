@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from engine import MovaPipeline
 from engine.errors import RequestError
@@ -305,6 +306,61 @@ def test_kept_samples_are_gathered(home: Path, batch: int, keep: float, expected
     task = LoraTask(objective, Levels(0.9, 3.0, 3.0, 6.0), new, new, blank, empty)
     assert [task.kept_at(step) for step in range(4)] == expected
     assert [int(task.batch(step, 0, 1)["kept"].sum()) for step in range(4, 8)] == expected
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_with_something_to_keep_only_that_loses_its_words(home: Path, keeps: bool) -> None:
+    """Without words the model makes what guidance leads away from, and that shall not become the new thing."""
+    pipe = MovaPipeline.from_pretrained(home / "model")
+    new, blank, empty = examples(pipe, 2)
+    settings = replace(SETTINGS, batch=4, keep=0.25, text_drop=0.1)
+    task = LoraTask(objective_of(pipe, settings), Levels(0.9, 3.0, 3.0, 6.0), new, new if keeps else [], blank, empty)
+    wordless = {False: 0, True: 0}
+    for step in range(200):
+        batch = task.batch(step, 0, 1)
+        for text, kept in zip(batch["text"], batch["kept"].tolist(), strict=True):
+            wordless[kept] += bool(torch.equal(text[: len(empty)], empty.float()) and not text[len(empty) :].any())
+    assert sum(wordless.values()) / 800 == pytest.approx(0.1, abs=0.03)
+    assert (wordless[False] == 0) is keeps
+    assert (wordless[True] > 0) is keeps
+
+
+def test_few_kept_clips_show_many_words(home: Path) -> None:
+    """Half of the kept samples have their clip's own words, the others those of any line, which may have no clip."""
+    pipe = MovaPipeline.from_pretrained(home / "model")
+    made, blank, empty = examples(pipe, 4)
+    new, old = made[:1], [replace(e, text=torch.full((3, e.text.shape[1]), 1.0 + i)) for i, e in enumerate(made[2:])]
+    lines = [torch.full((3, e.text.shape[1]), float(i)) for i, e in enumerate([made[0]] * 40, 1)]
+    settings = replace(SETTINGS, batch=4, keep=0.5, text_drop=0.0)
+    task = LoraTask(
+        objective_of(pipe, settings), Levels(0.9, 3.0, 3.0, 6.0), new, old, blank, empty, old_texts=lines
+    )  # fmt: skip
+    own, seen, count = 0, set(), 0
+    for step in range(200):
+        batch = task.batch(step, 0, 1)
+        for video, text, kept in zip(batch["video"], batch["text"], batch["kept"].tolist(), strict=True):
+            if not kept:
+                assert torch.equal(video, new[0].video.float())
+                continue
+            clip = next(i for i, e in enumerate(old) if torch.equal(video, e.video.float()))
+            count, word = count + 1, int(text[0, 0])
+            own, seen = own + (word == clip + 1), seen | {word}
+    assert count == 400
+    assert own / count == pytest.approx(0.5, abs=0.08)
+    assert seen == set(range(1, 41))
+
+
+def test_no_more_clips_are_made_than_asked_for_and_all_lines_are_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.lora.run.cache_folder", lambda: tmp_path / "cache")
+    train_lora(replace(order(home, "few", keep=0.25, keep_clips=1), work=tmp_path / "few"), until=1)
+    names = []
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names.append(frozenset(file.keys()))
+    assert names.count(frozenset({"video", "audio"})) == 1  # clips of the user have a first picture
+    assert names.count(frozenset({"text"})) == 4 + 1 + 2  # captions, nothing, lines to keep
 
 
 def test_shares_of_processes_are_the_whole_batch(home: Path) -> None:

@@ -37,6 +37,7 @@ HELP = {
     "equal": "share of samples with both sides at one noise level",
     "keep": "share of all samples spent on not forgetting; needs --keep-prompts",
     "keep_weight": "how much the error of those samples counts",
+    "keep_clips": "of how many of its lines a clip is made, so that there is something to show their words with",
     "ema": "how much of the averaged factors stays at each step; 0 writes the last ones",
     "seed": "same seed, same LoRA",
     "save_every": "steps between two checkpoints",

@@ -57,7 +57,7 @@ class LoraOrder:
         model: a folder in the released layout.
         work: the run's folder; None is one named after the LoRA among the user's data.
         size, frames: of the clips; None takes the model's own.
-        old_prompts: what must not be forgotten: one clip is made of each before training.
+        old_prompts: what must not be forgotten: of the first ones a clip each is made before training.
         sample_prompts: what is looked at while it trains; empty takes two of the captions.
         device: "auto", "cpu", ...
         memory: GB of the device to count on; None is all that is free.
@@ -177,7 +177,9 @@ def _train(
             store.encode_caption(text, encoders, cache)
     grown = _grow(order, pipe)
     missing = {
-        i for i, p in enumerate(old) if cache.get(kept_key(p, i, form, encoders, pipe.profile, settings.seed)) is None
+        i
+        for i, p in enumerate(old[: settings.keep_clips])
+        if cache.get(kept_key(p, i, form, encoders, pipe.profile, settings.seed)) is None
     }
     if shared:
         encoders.text_encoder.to("cpu")
@@ -332,10 +334,11 @@ def _task(
     )
     eyes, reader = encoders.digests.eyes_and_ears, encoders.digests.reader
     new = store.examples(clips.pieces, form, eyes, reader, cache)
+    old_prompts = order.old_prompts if s.keep > 0 else ()
+    old_texts = [store.take(cache, store.text_key(prompt, reader))["text"] for prompt in old_prompts]
     old = []
-    for i, prompt in enumerate(order.old_prompts if s.keep > 0 else ()):
+    for i, (prompt, text) in enumerate(zip(old_prompts[: s.keep_clips], old_texts, strict=False)):
         made = store.take(cache, kept_key(prompt, i, form, encoders, profile, s.seed))
-        text = store.take(cache, store.text_key(prompt, reader))["text"]
         old.append(store.Example(made["video"], made["audio"], None, text))
     blank = store.take(cache, store.blank_key(form, eyes))["condition"]
     empty = store.take(cache, store.text_key("", reader))["text"]
@@ -343,7 +346,7 @@ def _task(
         pipe, form, sample_prompts(order, clips), order.folder / SAMPLES, s.seed, frozen.left,
         accelerator.is_main_process,
     )  # fmt: skip
-    return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None)
+    return LoraTask(objective, levels, new, old, blank, empty, sampler if s.sample_every else None, old_texts)
 
 
 def sample_prompts(order: LoraOrder, clips: ClipSet) -> tuple[str, ...]:

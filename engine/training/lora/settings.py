@@ -45,11 +45,12 @@ class LoraSettings:
         steps: how long; a step looks at `batch` clips.
         rate: how fast; None chooses by the width of the model. Half of it if the picture breaks up.
         audio_weight: of the sound's loss; the picture's is 1.
-        text_drop: share of samples without words, so that guidance keeps working.
+        text_drop: share of samples without words, so that guidance keeps working; kept ones, where there are any.
         picture_drop: share without a first picture, so that it works from words alone.
         equal: share of samples with picture and sound at one noise level, as in sampling; the rest are independent.
         keep: share of all samples spent on not forgetting: the model's own clips of other things, made before training.
         keep_weight: how much their error counts. They differ little from what they shall stay, so that 1 says little.
+        keep_clips: of how many lines to keep a clip is made; the others are words that such clips are shown with.
         ema: how much of the averaged factors stays at each step; the average is what is written. 0 is none.
         seed: the same seed, clips and settings give the same LoRA on one machine.
         save_every, sample_every: in steps; 0 samples never.
@@ -79,7 +80,8 @@ class LoraSettings:
     picture_drop: float = 0.5
     equal: float = 0.5
     keep: float = 0.25
-    keep_weight: float = 4.0
+    keep_weight: float = 6.0
+    keep_clips: int = 24
     ema: float = 0.99
     seed: int = 1
     save_every: int = 100
@@ -102,7 +104,7 @@ class LoraSettings:
             ("save_every", 1, 1_000_000), ("sample_every", 0, 1_000_000), ("alpha", 0.01, 10_000.0),
             ("rate", 1e-8, 1.0), ("bridge_scale", 0.0, 100.0), ("decay", 0.0, 1.0), ("audio_weight", 0.0, 100.0),
             ("text_drop", 0.0, 1.0), ("picture_drop", 0.0, 1.0), ("equal", 0.0, 1.0), ("keep", 0.0, 0.9),
-            ("keep_weight", 0.0, 100.0),
+            ("keep_weight", 0.0, 100.0), ("keep_clips", 1, 10_000),
             ("ema", 0.0, 0.9999), ("accumulate", 0, 4096), ("seed", 0, 2**63 - 1),
         ):  # fmt: skip
             value = getattr(self, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ CHOICE, LEVELS, NOISE, PROBE = 11, 12, 13, 14  # purposes of random streams
 PROBES = (0.3, 0.6, 0.9)  # noise levels at which the figures of an evaluation are taken
 PROBED = 4  # clips of an evaluation
 WHOLE = dict.fromkeys(("video", "audio", "kept_video", "kept_audio"), 1.0)  # what a figure is a part of
+MIXED = 0.5  # share of kept samples with the words of any line, instead of those that their clip was made of
+WORDLESS = 0.5  # of kept samples at most: the others hold what the model makes of words
 ROUND = 4  # steps in which kept samples have their share; in its last ones they stand together
 
 
@@ -174,6 +176,7 @@ class LoraTask:
         blank: (stride + C, F, H, W), the condition without a first picture.
         empty: (S, text_dim), the embedding of the empty text.
         sample: makes clips at a step, with the factors as they are; returns figures about them.
+        old_texts: embeddings of all that must not be forgotten; those of `old` where none are given.
     """
 
     name = "lora"
@@ -187,12 +190,14 @@ class LoraTask:
         blank: Tensor,
         empty: Tensor,
         sample: Callable[[int], Figures] | None = None,
+        old_texts: Sequence[Tensor] = (),
     ) -> None:
         self.module: nn.Module = objective
         self.objective = objective
         self.settings = objective.settings
         self.levels = levels
         self.new, self.old = list(new), list(old)
+        self.old_texts = list(old_texts) or [clip.text for clip in old]
         self.blank, self.empty = blank, empty
         self.sample = sample
         self.folded = next(objective.parameters()).device.type == "cpu"
@@ -218,6 +223,17 @@ class LoraTask:
         behind = ROUND - 1 - step % ROUND  # steps until the round ends
         return s.batch if behind < whole else left if behind == whole else 0
 
+    def text_drop_of(self, kept: bool) -> float:
+        """The share of kept or of new samples that have no words; `text_drop` of all samples on the whole.
+
+        Where something is kept, only kept samples lose their words. What the model makes without words is what
+        guidance leads away from: were it drawn to the new thing, guidance would lead every other prompt elsewhere.
+        """
+        s = self.settings
+        if not self.old or s.keep == 0:
+            return s.text_drop
+        return min(s.text_drop / s.keep, WORDLESS) if kept else 0.0
+
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """The samples of one process: every `world`-th of a batch that depends on seed and step alone."""
         s = self.settings
@@ -225,13 +241,13 @@ class LoraTask:
         g = generator_at(s.seed, step, LEVELS)
         count, kept_count = s.batch, self.kept_at(step) if self.old else 0
         chosen = [self.new[i] for i in torch.randint(len(self.new), (count - kept_count,), generator=g).tolist()]
-        if kept_count:
-            chosen += [self.old[i] for i in torch.randint(len(self.old), (kept_count,), generator=g).tolist()]
+        chosen += self.kept_samples(kept_count, g)
         mute, blind = torch.rand(2, count, generator=g).tolist()
         drawn = s.levels(self.levels.video_shift, self.levels.audio_shift)
         sigmas = drawn.draw(count, g, expert, self.levels.boundary)
         kept = torch.arange(count) >= count - kept_count
-        texts = [self.empty if m < s.text_drop else e.text for e, m in zip(chosen, mute, strict=True)]
+        silent = [self.text_drop_of(k) for k in kept.tolist()]
+        texts = [self.empty if m < p else e.text for e, m, p in zip(chosen, mute, silent, strict=True)]
         hide = [b < s.picture_drop for b in blind]
         noise = generator_at(s.seed, step, NOISE)
         whole = self.inputs(chosen, texts, hide, sigmas, noise)
@@ -248,6 +264,22 @@ class LoraTask:
         }
         shares = {name: share for name, share in sums.items() if share}
         return {name: value[rank::world] for name, value in whole.items()} | {"expert": expert, "shares": shares}
+
+    def kept_samples(self, count: int, generator: torch.Generator) -> list[Example]:
+        """Clips that the model made itself, some of them with the words of others.
+
+        What is to be kept is what the model says, and it says something about any clip with any words: so few clips,
+        which take long to make, show many words, which cost nothing.
+        """
+        if not count:
+            return []
+        found = [self.old[i] for i in torch.randint(len(self.old), (count,), generator=generator).tolist()]
+        words = torch.randint(len(self.old_texts), (count,), generator=generator).tolist()
+        mixed = (torch.rand(count, generator=generator) < MIXED).tolist()
+        return [
+            replace(clip, text=self.old_texts[i]) if mix else clip
+            for clip, i, mix in zip(found, words, mixed, strict=True)
+        ]
 
     def split(self, batch: dict[str, Any], count: int) -> list[dict[str, Any]]:
         """A batch in `count` parts at most. Weights count each sample in the whole batch, so that losses add up."""
