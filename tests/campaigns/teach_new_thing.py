@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--base", help="model; the bundled one where not given")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--clips", type=int, default=20, help="of the new thing, with and without")
-    parser.add_argument("--old", type=int, default=32, help="clips of the demo world, with and without")
+    parser.add_argument("--old", type=int, default=64, help="clips of the demo world, with and without")
     parser.add_argument("--kept", type=int, default=240, help="lines of what it shall not forget")
     parser.add_argument("--show", type=Path, help="folder for two clips, before and after")
     parser.add_argument("settings", nargs="*", help="more for the train command, after --")

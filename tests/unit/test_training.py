@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from engine import MovaPipeline
 from engine.errors import RequestError
+from engine.folders import find_model
 from engine.training import checkpoint
 from engine.training.adopt import adopt
 from engine.training.audio_vae import fold_scale, level_error, wave_error
@@ -452,6 +453,11 @@ def test_recipe_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="baal"):
         read_recipe(wrong)
     assert read_recipe(RECIPES / "demo.toml").towers_steps.batch > 0
+
+
+def test_the_shipped_model_holds_the_shipped_recipe() -> None:
+    shipped = find_model("demo") / "recipe.toml"
+    assert shipped.read_text(encoding="utf-8") == (RECIPES / "demo.toml").read_text(encoding="utf-8")
 
 
 def test_favoured_families_are_drawn_twice_as_often(trained: DemoRun) -> None:
