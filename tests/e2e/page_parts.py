@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from playwright.sync_api import TimeoutError as TooSlow
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "data" / "mova-tiny" / "checkpoint"
@@ -163,10 +164,23 @@ def fill_form(page: Any, prompt: str, seconds: float = 1.0, steps: int | None = 
     page.fill("#seed input", seed)
     number(page, "#seconds", seconds)
     if steps is not None:
-        if not page.is_visible("#steps"):
-            page.click("#more > button")
+        unfold(page)
         number(page, "#steps", steps)
         page.click("#more > button")
+
+
+def unfold(page: Any) -> None:
+    """Opens the fold *More*. A page just loaded may open it by itself, and a click at that moment closes it."""
+    steps = page.locator("#steps input[type=number]")
+    for patience in (5_000, 5_000, 30_000):
+        if not steps.is_visible():
+            page.click("#more > button")
+        try:
+            steps.wait_for(timeout=patience)
+            return
+        except TooSlow:
+            if patience == 30_000:
+                raise
 
 
 def number(page: Any, field: str, value: float) -> None:

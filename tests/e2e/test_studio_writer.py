@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prompt_enhancer.catalogue import BUNDLED_FILE
-from tests.e2e.page_parts import RunningStudio, drop_file, number, picture, ready, small_model, tab
+from tests.e2e.page_parts import RunningStudio, drop_file, number, picture, ready, small_model, tab, unfold
 from tests.e2e.test_studio_words import lora_file
 from tests.enhancer_parts import need_llama, write_projector
 
@@ -163,9 +163,8 @@ def test_a_preset_brings_back_numbers_loras_and_enhancer(
     page.wait_for_selector(".lora:has-text('Soft chalk')")
     page.wait_for_selector(".modes button[data-mode=automatic][aria-checked=true]")
     page.wait_for_function("() => studio.chosenLoras()[0].high === 0.4")
-    if not page.is_visible("#steps"):
-        page.click("#more > button")
-    page.wait_for_function("() => document.querySelector('#steps input[type=number]').value === '9'")
+    unfold(page)
+    page.wait_for_function("() => document.querySelector('#steps input[type=number]')?.value === '9'")
     assert page.input_value("#negative textarea") == "fog"
     open_panel(page)
     assert page.evaluate("() => document.querySelector('.writerset select').value") == str(seeing)

@@ -31,6 +31,7 @@ PROBES = (0.3, 0.6, 0.9)  # noise levels at which the figures of an evaluation a
 PROBED = 4  # clips of an evaluation
 WHOLE = dict.fromkeys(("video", "audio", "kept_video", "kept_audio"), 1.0)  # what a figure is a part of
 MIXED = 0.5  # share of kept samples with the words of any line, instead of those that their clip was made of
+EIGHT = 8  # texts are as long as a multiple of it: the rounding of odd sizes hangs on where in memory weights stand
 WORDLESS = 0.5  # of kept samples at most: the others hold what the model makes of words
 ROUND = 4  # steps in which kept samples have their share; in its last ones they stand together
 
@@ -321,9 +322,10 @@ class LoraTask:
         else:
             x, y, z = self.objective.experts[LOW].patch_size
             tokens = (video.shape[2] // x) * (video.shape[3] // y) * (video.shape[4] // z)
-            length = min(TEXT_TOKENS, max(len(t) for t in texts) + 1)
+            length = -(-(max(len(t) for t in texts) + 1) // EIGHT) * EIGHT
             while length in (tokens, audio.shape[2]) and length < TEXT_TOKENS:
-                length += 1
+                length += EIGHT
+            length = min(TEXT_TOKENS, length)
         result = torch.zeros(len(texts), length, texts[0].shape[1])
         for row, text in zip(result, texts, strict=True):
             row[: len(text)] = text[:length].float()
